@@ -1,0 +1,35 @@
+"""Errors a user can act on. Each says which field holds which value and what to set instead."""
+
+from __future__ import annotations
+
+
+class RayalignError(Exception):
+    """Base of every error that `rayalign` raises on purpose; jobs print it without a traceback."""
+
+
+class ConfigError(RayalignError):
+    """A setting is wrong. `field` is its dotted name, `value` what was given, `fix` what to set."""
+
+    def __init__(self, field: str, value: object, fix: str) -> None:
+        self.field, self.value, self.fix = field, value, fix
+        super().__init__(f"{field} = {value!r}: {fix}")
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, object, str]]:
+        """So that it arrives whole from an actor: the default would call it with the message alone."""
+        return type(self), (self.field, self.value, self.fix)
+
+
+class WeightsError(RayalignError):
+    """Published weights do not match what arrived (checksum), where they go (names) or what they do (canary)."""
+
+
+class ScoringError(RayalignError):
+    """A scorer could not answer. Never turned into a number: the pair is dropped and counted."""
+
+
+class CheckpointError(RayalignError):
+    """A checkpoint is missing, damaged or of another run."""
+
+
+class RunStopped(RayalignError):
+    """The run stopped itself: too many failures, a fatal error in an actor, or a stall."""
