@@ -1,0 +1,88 @@
+"""Several scorers make one number that ranks, and a failed one never does. Pure numpy."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from rayalign.errors import ScoringError
+from rayalign.records import Scores
+from rayalign.rewards.protocol import ScoreFn, Scorer
+
+logger = logging.getLogger(__name__)
+
+NOTHING_HELD_OUT: Mapping[str, Scorer] = MappingProxyType({})
+
+
+def mix(weights: Mapping[str, float], parts: Mapping[str, np.ndarray], seconds: float = 0.0) -> Scores:
+    """total[b] = sum over s of weights[s] * parts[s][b].
+
+    A part without a weight is held out: reported, not summed. NaN or infinity in a weighted part makes the
+    total of that entry NaN, whatever the weight, zero included, and stands as NaN in `parts`.
+
+    Args:
+        weights: factor of each guiding scorer.
+        parts: scorer -> (B,), in the scorer's own scale; has every scorer of `weights`.
+        seconds: passed on.
+
+    Raises:
+        ScoringError: a weighted part is missing, or the parts differ in length.
+    """
+    missing = [name for name in weights if name not in parts]
+    lengths = {name: np.shape(part_B) for name, part_B in parts.items()}
+    if missing or not parts or len(set(lengths.values())) != 1:
+        raise ScoringError(f"parts have shapes {lengths} and lack {missing}; give every scorer's (B,), B the same")
+    parts = {name: finite_or_nan(part_B) for name, part_B in parts.items()}
+    total_B = np.zeros(next(iter(lengths.values())), dtype=np.float64)
+    for name, weight in weights.items():
+        total_B = total_B + weight * parts[name].astype(np.float64)
+    return Scores(total_B=finite_or_nan(total_B), parts=parts, seconds=seconds)
+
+
+def finite_or_nan(values: np.ndarray) -> np.ndarray:
+    """float32 copy with every infinity (also one that float32 makes) as NaN: one spelling of "no score"."""
+    with np.errstate(over="ignore"):
+        values = np.asarray(values).astype(np.float32)
+    return np.where(np.isfinite(values), values, np.float32("nan"))
+
+
+def check_answer(scores: object, num_images: int) -> np.ndarray:
+    """A scorer's answer as float32 (B,).
+
+    Raises:
+        ScoringError: it is not one number for each image; whose score is whose is then a guess.
+    """
+    scores_B = np.asarray(scores)
+    if scores_B.shape != (num_images,) or not np.issubdtype(scores_B.dtype, np.number):
+        raise ScoringError(f"gave {scores_B.dtype} of shape {scores_B.shape} for {num_images} images")
+    return scores_B.astype(np.float32)
+
+
+def local_score_fn(
+    scorers_with_weights: Mapping[str, tuple[Scorer, float]], heldout: Mapping[str, Scorer] = NOTHING_HELD_OUT
+) -> ScoreFn:
+    """A ScoreFn whose scorers run in this process and block it. No Ray, no retries.
+
+    An exception, or an answer of the wrong length, makes that scorer's entries NaN and is logged.
+    """
+    weights = {name: weight for name, (_, weight) in scorers_with_weights.items()}
+    scorers = {name: scorer for name, (scorer, _) in scorers_with_weights.items()} | dict(heldout)
+
+    async def score(images_BCHW: np.ndarray, prompts: list[str]) -> Scores:
+        start = time.perf_counter()
+        parts = {name: _score_or_nan(name, scorer, images_BCHW, prompts) for name, scorer in scorers.items()}
+        return mix(weights, parts, time.perf_counter() - start)
+
+    return score
+
+
+def _score_or_nan(name: str, scorer: Scorer, images_BCHW: np.ndarray, prompts: list[str]) -> np.ndarray:
+    try:
+        return check_answer(scorer.score(images_BCHW, prompts), len(images_BCHW))
+    except Exception as error:  # whatever a user's scorer raises: the contract turns it into NaN
+        logger.warning("scorer %s failed on %d images: %s: %s", name, len(images_BCHW), type(error).__name__, error)
+        return np.full(len(images_BCHW), np.nan, dtype=np.float32)
