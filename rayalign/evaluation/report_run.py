@@ -1,0 +1,102 @@
+"""What the run cost and how to repeat it: time, denoiser calls, dropped pairs, versions, loading its LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rayalign.evaluation.formatting import duration, number
+from rayalign.records import KEPT, SCORE_FAILED, TIE, IterationRecord
+
+Dict = dict[str, Any]
+History = list[IterationRecord]
+
+STAGES = ("rollout", "scoring", "training", "waiting", "sync")
+DROPS = {KEPT: "trained on", TIE: "dropped: equal rewards", SCORE_FAILED: "dropped: a score failed"}
+# setting of rayalign.config.SamplerConfig -> argument of a diffusers pipeline
+SAMPLER_ARGUMENTS = {"num_steps": "num_inference_steps", "guidance_scale": "guidance_scale", "eta": "eta"}
+
+
+def time_shares(summary: Dict, history: History) -> Dict:
+    """{"wall", "parts": [{"stage", "share", "time"}]}: shares of the stages' sum, which may exceed `wall`."""
+    seconds = summary.get("seconds") or _summed(record.seconds for record in history)
+    stages = [*STAGES, *(name for name in seconds if name not in (*STAGES, "wall"))]
+    spent = {name: seconds[name] for name in stages if (seconds.get(name) or 0) > 0}
+    total = sum(spent.values())
+    parts = [
+        {"stage": name, "share": value / total, "time": duration(value)} for name, value in spent.items()
+    ]
+    return {"wall": duration(seconds["wall"]) if seconds.get("wall") else "", "parts": parts}
+
+
+def denoiser_calls(summary: Dict) -> list[tuple[str, str]]:
+    """Calls per trajectory and, in training, per pair: what sharing calls saves."""
+    found = []
+    if summary.get("denoiser_calls_per_trajectory") is not None:
+        found.append(("per trajectory drawn", number(summary["denoiser_calls_per_trajectory"])))
+    for name, calls in (summary.get("denoiser_calls_per_pair_trained") or {}).items():
+        found.append((f"per pair trained, {name}", number(calls)))
+    return found
+
+
+def drops(summary: Dict, history: History) -> list[Dict]:
+    """What became of the pairs drawn: count and share, by reason."""
+    pairs = pair_counts(summary, history)
+    total = sum(pairs.values())
+    return [
+        {"reason": DROPS.get(name, name.replace("_", " ")), "count": f"{count:,}", "share": count / total}
+        for name, count in pairs.items()
+        if total
+    ]
+
+
+def versions(summary: Dict) -> list[tuple[str, str]]:
+    """Everything a repetition needs to know about software, and the hash of the settings."""
+    ray = summary.get("ray") or {}
+    found = dict(summary.get("versions") or {})
+    if ray.get("version"):
+        found.setdefault("ray", ray["version"])
+    if summary.get("config_hash"):
+        found["settings (hash)"] = summary["config_hash"]
+    return [(name, str(version)) for name, version in found.items()]
+
+
+def load_snippet(config: Dict, summary: Dict) -> str:
+    """Python that loads the LoRA in plain diffusers, with the sampler the pictures were drawn with."""
+    model = summary.get("model") or config.get("model", {}).get("path")
+    if not model or model.split(":")[0] == "stub":
+        return ""  # a stub has no diffusers pipeline
+    toy = model.startswith("toy-")
+    sampler = config.get("sampler") or {}
+    settings = "".join(
+        f", {argument}={sampler[name]}" for name, argument in SAMPLER_ARGUMENTS.items() if name in sampler
+    )
+    lora = "/".join([*(str(config[name]) for name in ("output", "name") if config.get(name)), "lora"])
+    source = f"toy_path({model!r})" if toy else repr(model)
+    lines = [
+        "from diffusers import DDIMScheduler, DiffusionPipeline",
+        *(["from rayalign.toy import toy_path"] if toy else []),
+        "",
+        f"pipe = DiffusionPipeline.from_pretrained({source})",
+        "pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)",
+        f"pipe.load_lora_weights({lora!r})",
+        f"image = pipe('a cat'{settings}).images[0]",
+    ]
+    return "\n".join(lines)
+
+
+def pair_counts(summary: Dict, history: History) -> dict[str, int]:
+    """Pairs by what became of them, `kept` first."""
+    counted = summary.get("num_pairs")
+    if not counted:
+        counts = _summed(record.counts for record in history)
+        counted = {name.removeprefix("pairs_"): n for name, n in counts.items() if name.startswith("pairs_")}
+    return dict(sorted(((name, int(n)) for name, n in counted.items()), key=lambda item: item[0] != KEPT))
+
+
+def _summed(groups: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for group in groups:
+        for name, value in group.items():
+            total[name] = total.get(name, 0) + value
+    return total
