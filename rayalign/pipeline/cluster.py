@@ -1,0 +1,86 @@
+"""Connecting to Ray, and the check that what the run asks for can be placed. Both before any actor starts."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+
+import ray
+
+from rayalign.config import PoolConfig, RunConfig, WorkersConfig
+from rayalign.errors import ConfigError
+
+# An embedded Ray on a small machine declares this many logical CPUs: actors here mostly wait for one another, and
+# Ray Data hangs without a word when none is left over.
+MIN_LOGICAL_CPUS = 8
+# Board and gate.
+SMALL_ACTORS_CPUS = 0.02
+
+
+def connect() -> bool:
+    """Joins the cluster of RAY_ADDRESS (set under `ray job submit`), else starts one in this process; True if so."""
+    # Quiet what a user can't act on; errors still come through. Set before Ray reads it, and passed on to its actors.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    # All actors of a run start at once; Ray would warn of that.
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
+    for name in ("ray.data", "ray.train", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if ray.is_initialized():
+        return False
+    # What actors print stays in Ray's log folder: a run's own output is a few lines. RAYALIGN_VERBOSE=1 shows all.
+    quiet = {"logging_level": logging.WARNING, "log_to_driver": bool(os.environ.get("RAYALIGN_VERBOSE"))}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**quiet)
+        return False
+    # "local": without it the address file of a dead cluster would be tried.
+    ray.init(
+        address="local",
+        num_cpus=max(os.cpu_count() or 1, MIN_LOGICAL_CPUS),
+        include_dashboard=False,
+        **quiet,
+    )
+    return True
+
+
+def check_placement(config: RunConfig) -> None:
+    """Raises ConfigError, naming the setting, if the run's smallest need is more than the cluster has.
+
+    Pools count with their minimum: beyond it they grow as room allows.
+    """
+    if config.placement.cluster_may_grow:
+        return
+    total = ray.cluster_resources()
+    needs = dict(_needs(config))
+    for resource, kind in (("CPU", "cpus"), ("GPU", "gpus")):
+        asked = {field: count * getattr(group, kind) for field, (group, count) in needs.items()}
+        need = sum(asked.values()) + (SMALL_ACTORS_CPUS if resource == "CPU" else 0)
+        have = total.get(resource, 0.0)
+        if need > have:
+            largest = max(asked, key=lambda field: asked[field])
+            parts = ", ".join(f"{field} {amount:g}" for field, amount in asked.items() if amount)
+            raise ConfigError(
+                largest,
+                getattr(config.placement, largest.split(".")[1]).model_dump(),
+                f"the run needs {need:g} {resource}s ({parts}) and the cluster has {have:g}; lower this setting's "
+                f"{kind} or number, or set placement.cluster_may_grow if an autoscaler adds nodes",
+            )
+    _check_each_fits(needs)
+
+
+def _needs(config: RunConfig) -> Iterator[tuple[str, tuple[PoolConfig | WorkersConfig, int]]]:
+    """(setting, (what one actor takes, how many at least))."""
+    placement = config.placement
+    yield "placement.train", (placement.train, placement.train.num)
+    yield "placement.rollout", (placement.rollout, placement.rollout.min)
+    scorers = len(config.rewards) + len(config.evaluation.scorers)
+    yield "placement.scorer", (placement.scorer, placement.scorer.min * scorers)
+
+
+def _check_each_fits(needs: dict[str, tuple[PoolConfig | WorkersConfig, int]]) -> None:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    for field, (group, _) in needs.items():
+        if not any(n.get("CPU", 0) >= group.cpus and n.get("GPU", 0) >= group.gpus for n in nodes):
+            fix = "no node of the cluster has that much for one actor; lower cpus or gpus"
+            raise ConfigError(field, group.model_dump(), fix)

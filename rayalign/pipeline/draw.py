@@ -1,0 +1,85 @@
+"""Before/after images: the same prompts and seeds, drawn by a pool of actors and scored by the reward services."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from rayalign.config import RunConfig
+from rayalign.evaluation.image_set import ImageSet
+from rayalign.models.load import load_model
+from rayalign.models.weight_sets import LoraArrays
+from rayalign.pipeline.devices import prepare_actor
+from rayalign.pipeline.reward_service import RewardClient
+from rayalign.prompts import load_prompts
+from rayalign.sampling.images import draw_images
+
+# Seeds of the comparison are plain small numbers, so that anybody can repeat a picture; those of rollouts are 63-bit.
+FIRST_SEED = 1000
+
+
+def evaluation_rows(config: RunConfig) -> list[tuple[str, int]]:
+    """(prompt, seed) of every image, prompt by prompt."""
+    prompts = load_prompts(config.prompts, "prompts.heldout")[: config.evaluation.num_prompts]
+    seeds = range(FIRST_SEED, FIRST_SEED + config.evaluation.seeds_per_prompt)
+    return [(prompt, seed) for prompt in prompts for seed in seeds]
+
+
+def draw_image_set(config: RunConfig, policy: LoraArrays | None) -> ImageSet:
+    """All images of the comparison, from `policy` or (None) from the untuned model, scored by every scorer."""
+    rows = evaluation_rows(config)
+    size = config.evaluation.batch
+    batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+    blocks = [
+        pa.table({"row": list(range(i * size, i * size + len(batch))), "prompt": prompts, "seed": seeds})
+        for i, batch in enumerate(batches)
+        for prompts, seeds in [tuple(map(list, zip(*batch, strict=True)))]
+    ]
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.issue_detectors_config.detectors = []
+    pool = config.placement.rollout
+    drawn = ray.data.from_blocks(blocks).map_batches(
+        ImageActor,
+        fn_constructor_args=(config, ray.put(policy) if policy is not None else None),
+        batch_format="pyarrow",
+        batch_size=None,
+        compute=ray.data.ActorPoolStrategy(min_size=pool.min, max_size=pool.max, max_concurrent_calls_per_actor=2),
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus,
+    )
+    found = sorted(drawn.take_all(), key=lambda row: row["row"])
+    scorers = [*config.scorer_names, *config.evaluation.scorers]
+    return ImageSet(
+        prompts=[row["prompt"] for row in found],
+        seeds=[row["seed"] for row in found],
+        images=np.stack([np.asarray(row["image"]) for row in found]),
+        scores={name: np.array([row[f"score/{name}"] for row in found], dtype=np.float32) for name in scorers},
+    )
+
+
+class ImageActor:
+    """Placed by Ray Data with the rollout pool's resources."""
+
+    def __init__(self, config: RunConfig, policy: Any) -> None:
+        self._model = load_model(config, prepare_actor(config))
+        if policy is not None:
+            self._model.weights.load("policy", ray.get(policy))
+        self._weights = "initial" if policy is None else "policy"
+        self._score = RewardClient(config.rewards, config.service, config.evaluation.scorers)
+
+    async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
+        prompts, seeds = batch["prompt"].to_pylist(), batch["seed"].to_pylist()
+        images = draw_images(self._model, prompts, seeds, self._weights).cpu().numpy()  # type: ignore[arg-type]
+        pixels = (images.transpose(0, 2, 3, 1) * 255).round().astype(np.uint8)
+        # Scored as they will be stored: what a report shows is what was measured.
+        stored = pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255
+        scores = await self._score(stored, prompts)
+        table = batch.append_column("image", pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(pixels)))
+        for name, part in scores.parts.items():
+            table = table.append_column(f"score/{name}", pa.array(part, type=pa.float32()))
+        yield table

@@ -1,0 +1,71 @@
+"""tickets -> gate -> rollout pool -> pairs, as one lazily executed Ray Dataset for the whole run.
+
+One execution for all iterations: a dataset each would start its actors anew every time (1.5 to 3 s). Built inside
+Train's controller, each time a worker group starts, for the iterations that are not committed yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from rayalign.config import RunConfig
+from rayalign.learning import checkpoint
+from rayalign.pipeline.gate import Gate
+from rayalign.pipeline.rollout import RolloutActor
+
+
+def pair_dataset_factory(config: RunConfig, board: Any) -> Callable[[], ray.data.Dataset]:
+    """A callable for `TorchTrainer(datasets=...)`: Train calls it anew whenever its workers start."""
+
+    def make_dataset() -> ray.data.Dataset:
+        status = ray.get(board.status.remote())
+        if status.fatal is not None:
+            raise RuntimeError(status.fatal)
+        newest, _ = checkpoint.latest(config.folder / "checkpoints")
+        start = checkpoint.iterations_done(newest)
+        ray.get(board.begin.remote(start))
+        return pair_dataset(config, board, start)
+
+    return make_dataset
+
+
+def pair_dataset(config: RunConfig, board: Any, start_iteration: int) -> ray.data.Dataset:
+    """The pairs of iterations start_iteration .. config.iterations - 1, one block a ticket, in ticket order."""
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    context.issue_detectors_config.detectors = []  # they advise on memory= of actors that hold megabytes
+    context.execution_no_progress_timeout_s = config.stall_timeout_s  # type: ignore[attr-defined]
+    rollout, pool = config.rollout, config.placement.rollout
+    first, end = (n * rollout.tickets_per_iteration for n in (start_iteration, config.iterations))
+    tickets = ray.data.from_blocks([pa.table({"ticket": [number]}) for number in range(first, end)])
+    at_gate = 2 * rollout.tickets_per_iteration
+    passed = tickets.map_batches(
+        Gate,
+        fn_constructor_args=(board, rollout.tickets_per_iteration, rollout.max_lag),
+        batch_format="pyarrow",
+        batch_size=None,
+        compute=ray.data.ActorPoolStrategy(
+            size=1, max_concurrent_calls_per_actor=at_gate, max_tasks_in_flight_per_actor=at_gate
+        ),
+        num_cpus=0.01,
+    )
+    return passed.map_batches(
+        RolloutActor,
+        fn_constructor_args=(config, board),
+        batch_format="pyarrow",
+        batch_size=None,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=pool.min,
+            max_size=pool.max,
+            max_concurrent_calls_per_actor=rollout.tickets_in_flight,
+            # Below 1.75 times the concurrency the pool never grows (measured).
+            max_tasks_in_flight_per_actor=2 * rollout.tickets_in_flight,
+        ),
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus,
+    )

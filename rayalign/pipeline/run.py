@@ -1,0 +1,189 @@
+"""One run, wired: this file starts everything, watches it, and writes down what came of it.
+
+    tickets -> gate -> rollout pool -> pair stream -> train workers
+                 ^        |   ^                           |
+                 |        v   | scores                    v
+                 |   reward services                 PolicyBoard (version, weights, checksum, canary)
+                 '----------- wait for version -----------'
+
+driver     consumes IterationRecords from the board; produces history, TensorBoard, progress; waits for the trainer
+gate       consumes tickets; waits for a policy version on the board                          (gate.py)
+rollout    consumes tickets; produces tables of pairs; waits for scores                       (rollout.py)
+trainer    consumes tables of pairs; produces checkpoints and policy versions                 (trainer.py)
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import ray
+from ray.data import ExecutionOptions
+from ray.train import DataConfig, FailureConfig, ScalingConfig
+from ray.train import RunConfig as TrainRunConfig
+from ray.train.torch import TorchTrainer
+
+from rayalign.config import RewardConfig, RunConfig
+from rayalign.errors import RunStopped
+from rayalign.evaluation.comparison import before_after_table
+from rayalign.evaluation.grids import before_after_grid
+from rayalign.evaluation.image_set import ImageSet
+from rayalign.evaluation.report import write_report
+from rayalign.evaluation.tracker import Tracker
+from rayalign.learning import checkpoint
+from rayalign.models.export import save_lora
+from rayalign.models.load import find_family
+from rayalign.models.weight_sets import LoraArrays
+from rayalign.pipeline.board import start_board
+from rayalign.pipeline.cluster import check_placement, connect
+from rayalign.pipeline.draw import draw_image_set, evaluation_rows
+from rayalign.pipeline.pair_stream import pair_dataset_factory
+from rayalign.pipeline.reward_service import start_reward_services, stop_reward_services
+from rayalign.pipeline.summary import summarise, write_summary
+from rayalign.pipeline.trainer import train_loop
+from rayalign.pipeline.validate import check_inputs, check_resume, with_absolute_paths
+from rayalign.pipeline.watch import InThread, Watch
+from rayalign.progress import Progress
+
+POLL_S = 1.0
+
+
+def run(config: RunConfig) -> dict[str, Any]:
+    """Runs, or resumes, to the end; returns what summary.json holds.
+
+    Raises ConfigError before any actor starts if a setting is wrong; RunStopped if the run stopped itself.
+    """
+    started = time.monotonic()
+    config = with_absolute_paths(config)
+    check_inputs(config)
+    check_resume(config)
+    embedded = connect()
+    try:
+        check_placement(config)
+        config.folder.mkdir(parents=True, exist_ok=True)
+        (config.folder / "config.yaml").write_text(config.to_yaml())
+        return _Run(config, started).finish()
+    finally:
+        if embedded:
+            ray.shutdown()  # ends everything, reward services included
+        else:
+            stop_reward_services()
+
+
+class _Run:
+    """The state the driver keeps while a run goes."""
+
+    def __init__(self, config: RunConfig, started: float) -> None:
+        self.config, self.started = config, started
+        newest, problems = checkpoint.latest(config.folder / "checkpoints")
+        self.done = checkpoint.iterations_done(newest)
+        self.progress = Progress(config.iterations, self.done)
+        for problem in problems:
+            self.progress.stage(problem)
+        self.tracker = Tracker(config.folder, self.done)
+
+    def finish(self) -> dict[str, Any]:
+        config, progress = self.config, self.progress
+        progress.stage(f"run {config.name}: {config.model.path}, rewards {', '.join(config.scorer_names)}")
+        progress.stage(f"folder {config.folder}")
+        held_out = [RewardConfig(scorer=name) for name in config.evaluation.scorers]
+        placement = config.placement
+        start_reward_services([*config.rewards, *held_out], placement.scorer, config.service, placement.cpu_threads)
+        with self.tracker:
+            before = self._before_images()
+            restarts = self._train() if self.done < config.iterations else self._nothing_to_train()
+            return self._after(before, restarts)
+
+    def _before_images(self) -> ImageSet:
+        """Drawn once; a resumed run reads them back."""
+        folder = self.config.folder / "images" / "before"
+        if (folder / "scores.json").exists():
+            found = ImageSet.load(folder)
+            scorers = {*self.config.scorer_names, *self.config.evaluation.scorers}
+            if list(zip(found.prompts, found.seeds, strict=True)) == evaluation_rows(self.config) and scorers == set(
+                found.scores
+            ):
+                return found
+        self.progress.stage(f"drawing {len(evaluation_rows(self.config))} images before tuning")
+        before = self._draw(None)
+        before.save(folder)
+        return before
+
+    def _draw(self, policy: LoraArrays | None) -> ImageSet:
+        """In a task of its own, which keeps Ray Data's messages out of this process's output."""
+        drawing = ray.remote(num_cpus=0)(draw_image_set).remote(self.config, policy)
+        return ray.get(drawing, timeout=self.config.stall_timeout_s)
+
+    def _nothing_to_train(self) -> int:
+        self.progress.stage(f"all {self.config.iterations} iterations are done; set --iterations higher to go on")
+        return 0
+
+    def _train(self) -> int:
+        """Runs Ray Train in a thread and follows the board; returns how often the workers were restarted."""
+        config, board = self.config, start_board(self.config.rollout.max_lag)
+        verb = f"resuming after iteration {self.done}" if self.done else "training"
+        pairs = config.rollout.tickets_per_iteration * config.pairs_per_ticket
+        self.progress.stage(f"{verb}: {config.iterations - self.done} iterations of {pairs} pairs")
+        training = InThread(lambda: make_trainer(config, board).fit())
+        watch = Watch(board, config.stall_timeout_s)
+        last = self.done - 1
+        while training.running() or not training.seen_end():
+            for record in ray.get(board.records.remote(last, POLL_S)):
+                last = record.iteration
+                self.tracker.record(record)
+                self.progress.iteration(record)
+            for note in ray.get(board.take_notes.remote()):
+                self.progress.stage(f"note: {note}")
+            self.progress.waiting(watch.look(last))
+        status = ray.get(board.status.remote())
+        if training.error is not None:
+            raise RunStopped(status.fatal or f"training failed: {training.error}") from training.error
+        return ray.get(board.restarts.remote())
+
+    def _after(self, before: ImageSet, restarts: int) -> dict[str, Any]:
+        config, folder = self.config, self.config.folder
+        newest, _ = checkpoint.latest(folder / "checkpoints")
+        if newest is None:
+            raise RunStopped(f"no checkpoint in {folder / 'checkpoints'}: the train workers must see the same folder")
+        policy = checkpoint.load(newest).policy
+        if config.model.path.split(":")[0] != "stub":
+            save_lora(folder / "lora", find_family(config.model.path, config.model.family), policy)
+        self.progress.stage(f"drawing {len(before)} images after tuning")
+        after = self._draw(policy)
+        after.save(folder / "images" / "after")
+        grid = before_after_grid(before, after, 12)
+        grid.save(folder / "images" / "before_after.png")
+        self.tracker.image("images/before_after", grid, config.iterations)
+        summary = summarise(config, before, after, time.monotonic() - self.started, restarts)
+        write_summary(folder, summary)
+        report = write_report(folder)
+        self.progress.stage("\n" + before_after_table(summary["reward"]) + "\n")
+        self.progress.stage(f"LoRA    {folder / 'lora'}")
+        self.progress.stage(f"images  {folder / 'images' / 'before_after.png'}")
+        self.progress.stage(f"report  {report}")
+        return summary
+
+
+def make_trainer(config: RunConfig, board: Any) -> TorchTrainer:
+    """Ray Train with the pair stream as its dataset."""
+    workers = config.placement.train
+    return TorchTrainer(
+        train_loop,
+        train_loop_config={"config": config, "board": board},
+        scaling_config=ScalingConfig(
+            num_workers=workers.num,
+            use_gpu=workers.gpus > 0,
+            resources_per_worker={"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {}),
+        ),
+        # A fresh name: resuming is from our own checkpoints, which board, dataset and workers all read alike.
+        run_config=TrainRunConfig(
+            name=f"train-{time.time_ns()}",
+            storage_path=str((config.folder / "ray").resolve()),
+            failure_config=FailureConfig(max_failures=config.max_failures),
+        ),
+        datasets={"pairs": pair_dataset_factory(config, board)},
+        # Locality would hold blocks back to place them better: an iteration's last ticket, which everybody waits for.
+        dataset_config=DataConfig(
+            execution_options=ExecutionOptions(preserve_order=True), enable_shard_locality=False
+        ),
+    )

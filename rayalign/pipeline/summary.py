@@ -1,0 +1,78 @@
+"""summary.json: what a run did, summed over its whole history, resumed or not."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rayalign import __version__
+from rayalign.config import RunConfig
+from rayalign.evaluation.comparison import compare
+from rayalign.evaluation.drift import drift
+from rayalign.evaluation.image_set import ImageSet
+from rayalign.evaluation.tracker import read_history
+from rayalign.rewards.table import scorer_facts
+
+PACKAGES = ("ray", "torch", "diffusers", "transformers", "peft", "accelerate", "open_clip_torch", "pyarrow")
+
+
+def summarise(
+    config: RunConfig, before: ImageSet, after: ImageSet | None, wall_s: float, restarts: int
+) -> dict[str, Any]:
+    """The run so far. `wall_s` is this attempt's; attempts before it are added from the summary on disk."""
+    history = read_history(config.folder)
+    counts: Counter[str] = Counter()
+    seconds: Counter[str] = Counter()
+    for record in history:
+        counts.update(record.counts)
+        seconds.update(record.seconds)
+    kept, drawn = max(counts["pairs_kept"], 1), max(counts["trajectories"], 1)
+    earlier = read_summary(config.folder)
+    summary: dict[str, Any] = {
+        "name": config.name,
+        "model": config.model.path,
+        "rewards": [
+            {"scorer": r.scorer, "weight": r.weight, "unit": scorer_facts(r.scorer).unit} for r in config.rewards
+        ],
+        "num_pairs": {status: counts[f"pairs_{status}"] for status in ("kept", "tie", "score_failed")},
+        "num_iterations": len(history),
+        "num_trajectories": counts["trajectories"],
+        "policy_version": history[-1].version if history else 0,
+        "denoiser_calls_per_trajectory": counts["denoiser_calls"] / drawn,
+        "denoiser_calls_per_pair_trained": {
+            name: counts[f"{name}_calls"] / kept for name in ("policy", "reference")
+        },
+        "pair_bytes": counts["pair_bytes"],
+        "optimizer_steps": counts["optimizer_steps"],
+        "skipped_steps": counts["skipped_steps"],
+        "seconds": {"wall": wall_s + earlier.get("seconds", {}).get("wall", 0.0), **seconds},
+        "lag_max": max((record.lag_max for record in history), default=0),
+        "ray": {"version": importlib.metadata.version("ray"), "restarts": {"train": restarts}},
+        "versions": {"rayalign": __version__, "python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "command": " ".join([os.path.basename(sys.executable), *sys.argv]),
+        "config_hash": config.hash(),
+    }
+    if after is not None:
+        units = {name: scorer_facts(name).unit for name in before.scores}
+        summary["reward"] = compare(before, after, config.scorer_names, config.evaluation.scorers, units)
+        summary["drift"] = drift(before, after)
+    return summary
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """What is on disk, {} where there is none."""
+    path = folder / "summary.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    partial = folder / ".summary.json.partial"
+    partial.write_text(json.dumps(summary, indent=1, default=float))
+    os.replace(partial, folder / "summary.json")

@@ -1,0 +1,155 @@
+"""The train worker's loop: take an iteration's tickets from the pair stream, learn, save, publish, report.
+
+consumes   the worker's share of the pair stream, ticket by ticket
+produces   a checkpoint and the next policy version (worker 0), one IterationRecord an iteration
+waits for  the rollout pool (next ticket), the other workers (gradient exchange)
+unblocks   the gate, by publishing
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.train
+import torch
+
+from rayalign.config import RunConfig
+from rayalign.errors import RayalignError, RunStopped
+from rayalign.learning import checkpoint
+from rayalign.learning.checkpoint import Arrays, Checkpoint
+from rayalign.learning.iteration_stats import IterationStats
+from rayalign.learning.learner import Learner, make_accelerator
+from rayalign.learning.optimizer_state import optimizer_arrays, restore_optimizer
+from rayalign.models.load import load_model
+from rayalign.models.publish import publishable
+from rayalign.pipeline.devices import prepare_actor
+
+
+def train_loop(setup: dict[str, Any]) -> None:
+    """Runs on every Ray Train worker. `setup`: {"config": RunConfig, "board": actor handle}."""
+    worker = TrainWorker(setup["config"], setup["board"])
+    try:
+        worker.run()
+    except RayalignError as error:
+        ray.get(worker.board.fail.remote(str(error)))
+        raise
+
+
+class TrainWorker:
+    """One of W equal workers; worker 0 also saves and publishes."""
+
+    def __init__(self, config: RunConfig, board: Any) -> None:
+        self.config, self.board = config, board
+        device = prepare_actor(config)
+        self.context = ray.train.get_context()
+        self.is_first = self.context.get_world_rank() == 0
+        self.model = load_model(config, device, adapters=("policy", "reference"))
+        self.learner = Learner(self.model, config.train, make_accelerator(config.train, device))
+        self.previous: Arrays = self.model.weights.state("policy")  # the version before the present one
+        self._published_refs: list[Any] = []  # an object lives as long as its owner holds a reference
+
+    def run(self) -> None:
+        start = self._restore()
+        batches = ray.train.get_dataset_shard("pairs").iter_batches(
+            batch_size=None, prefetch_batches=0, batch_format="pyarrow"
+        )
+        tickets = iter(batches)
+        for iteration in range(start, self.config.iterations):
+            stats = self._learn(iteration, tickets)
+            self._finish(iteration, stats)
+
+    def _restore(self) -> int:
+        """Loads the checkpoint the controller began from, and publishes the versions that tickets will ask for."""
+        start = ray.get(self.board.start_iteration.remote())
+        if start:
+            path, _ = checkpoint.latest(self.config.folder / "checkpoints")
+            state = checkpoint.load(path)  # type: ignore[arg-type]
+            if state.iterations_done != start:
+                raise RunStopped(f"the newest checkpoint is of iteration {state.iterations_done}, expected {start}")
+            self.model.weights.load("policy", state.policy)
+            self.model.weights.load("reference", state.reference)
+            restore_optimizer(self.learner.optimizer, state.optimizer)
+            if state.previous is not None:
+                self.previous = state.previous
+        if self.is_first:
+            if start and self.config.rollout.max_lag:
+                self._publish(start - 1, self.previous)
+            self._publish(start, self.model.weights.state("policy"))
+        return start
+
+    def _learn(self, iteration: int, tickets: Iterator[pa.Table]) -> IterationStats:
+        """One iteration: its tickets, in as many optimiser steps as the run sets."""
+        config, workers = self.config, self.context.get_world_size()
+        per_step = config.rollout.tickets_per_iteration // (config.train.optimizer_steps * workers)
+        stats = IterationStats(config.rollout.tickets_per_iteration, config.scorer_names)
+        for _ in range(config.train.optimizer_steps):
+            for position in range(per_step):
+                table = self._next_ticket(tickets, stats)
+                stats.add(table, iteration, trained_version=iteration)
+                self.learner.add_ticket(table, last_of_step=position == per_step - 1)
+            self.learner.step()
+        return stats
+
+    def _next_ticket(self, tickets: Iterator[pa.Table], stats: IterationStats) -> pa.Table:
+        started = time.perf_counter()
+        table = next(tickets, None)
+        if table is None:
+            raise RunStopped("the pair stream ended before the run did; see the log of the rollout actors above")
+        stats.waiting_s += time.perf_counter() - started
+        return table
+
+    def _finish(self, iteration: int, stats: IterationStats) -> None:
+        metrics, counts, training_s = self.learner.finish_iteration()
+        stats.merge(self._gather(stats.packed()))
+        stats.check_complete(iteration)
+        self._check_failed_share(counts)
+        if not self.is_first:
+            return
+        started = time.perf_counter()
+        policy = self.model.weights.state("policy")
+        self._save(iteration, policy)
+        self._publish(iteration + 1, policy)
+        self.previous = policy
+        seconds = {"training": training_s, "sync": time.perf_counter() - started}
+        ray.get(self.board.record.remote(stats.record(iteration, metrics, counts, seconds)))
+
+    def _gather(self, packed: np.ndarray) -> np.ndarray:
+        """The packed statistics of all workers, (W, n)."""
+        tensor = torch.from_numpy(packed)[None].to(self.model.device)
+        return self.learner.accelerator.gather(tensor).cpu().numpy()
+
+    def _check_failed_share(self, counts: dict[str, int]) -> None:
+        drawn = sum(counts[f"pairs_{status}"] for status in ("kept", "tie", "score_failed"))
+        share, limit = counts["pairs_score_failed"] / max(drawn, 1), self.config.service.max_failed_share
+        if share > limit:
+            raise RunStopped(
+                f"{counts['pairs_score_failed']} of {drawn} pairs were lost to failed scores ({share:.0%}, allowed "
+                f"{limit:.0%}); see the scorer's error above, or raise service.max_failed_share"
+            )
+
+    def _save(self, iteration: int, policy: Arrays) -> None:
+        state = Checkpoint(
+            iterations_done=iteration + 1,
+            config_hash=self.config.hash(),
+            policy=policy,
+            reference=self.model.weights.state("reference"),
+            optimizer=optimizer_arrays(self.learner.optimizer),
+            previous=self.previous if self.config.rollout.max_lag else None,
+        )
+        checkpoint.save(self.config.folder / "checkpoints", state, self.config.keep_checkpoints)
+
+    def _publish(self, version: int, arrays: Arrays) -> None:
+        """The policy's own canary needs these very weights in place, so they are set first and put back after."""
+        current = self.model.weights.state("policy")
+        self.model.weights.load("policy", arrays)
+        published = publishable(self.model, version, arrays)
+        self.model.weights.load("policy", current)
+        reference = ray.put(arrays)
+        self._published_refs = [*self._published_refs, reference][-(self.config.rollout.max_lag + 2) :]
+        ray.get(self.board.publish.remote([reference], published))
+

@@ -1,0 +1,59 @@
+"""What the driver watches training with: a thread that keeps its error, and an eye on whether anything gets done."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import ray
+
+from rayalign.errors import RunStopped
+
+
+class InThread:
+    """A call in a thread of its own; keeps its error."""
+
+    def __init__(self, call: Any) -> None:
+        self.error: BaseException | None = None
+        self._call, self._ended = call, False
+        self._thread = threading.Thread(target=self._work, name="trainer", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            self._call()
+        except BaseException as error:  # handed to the driver's thread, which raises it
+            self.error = error
+
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    def seen_end(self) -> bool:
+        """False once, at the first look after the end: records may have come in between."""
+        seen, self._ended = self._ended, True
+        return seen
+
+
+class Watch:
+    """Notices when nothing gets done any more."""
+
+    def __init__(self, board: Any, timeout_s: float) -> None:
+        self._board, self._timeout_s = board, timeout_s
+        self._seen: tuple[int, int] = (-1, -1)
+        self._since = time.monotonic()
+
+    def look(self, last_iteration: int) -> str:
+        """A line on what goes on. Raises RunStopped, saying who waits for whom, after `timeout_s` without progress."""
+        status = ray.get(self._board.status.remote())
+        now = (last_iteration, status.tickets_done)
+        if now != self._seen:
+            self._seen, self._since = now, time.monotonic()
+        idle = time.monotonic() - self._since
+        if idle > self._timeout_s:
+            waiting = ", ".join(f"{who} for policy version {v}" for who, v in list(status.waiting.items())[:5])
+            raise RunStopped(
+                f"nothing was done for {idle:.0f} s (stall_timeout_s); newest policy version is {status.version}, "
+                f"tickets done {status.tickets_done}, waiting: {waiting or 'nobody, so for a rollout actor to start'}"
+            )
+        return f"policy version {status.version}, {status.tickets_done} tickets drawn"

@@ -1,0 +1,42 @@
+"""What is refused before any actor starts, on the cluster's side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import ray
+
+from rayalign.errors import ConfigError
+from rayalign.pipeline.cluster import check_placement
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def test_a_run_that_fits_passes(stub_run: Any) -> None:
+    check_placement(stub_run())
+
+
+def test_more_train_workers_than_cpus_names_the_setting(stub_run: Any) -> None:
+    have = ray.cluster_resources()["CPU"]
+    config = stub_run(placement={"train": {"num": 64, "cpus": 1}}, rollout={"tickets_per_iteration": 64})
+    with pytest.raises(ConfigError, match=rf"placement.train.*the cluster has {have:g}; lower this setting's cpus"):
+        check_placement(config)
+
+
+def test_gpus_that_are_not_there_are_named(stub_run: Any) -> None:
+    config = stub_run(placement={"rollout": {"cpus": 0.1, "gpus": 4}})
+    with pytest.raises(ConfigError, match=r"placement.rollout.*4 GPUs.*the cluster has 0"):
+        check_placement(config)
+
+
+def test_one_actor_must_fit_on_one_node(stub_run: Any) -> None:
+    # Enough CPUs in sum, as far as the check of sums can tell, is not enough if no node has them together.
+    nodes = max(node["Resources"].get("CPU", 0) for node in ray.nodes())
+    config = stub_run(placement={"scorer": {"cpus": nodes + 1}})
+    with pytest.raises(ConfigError, match=r"placement\.scorer"):
+        check_placement(config)
+
+
+def test_a_growing_cluster_is_not_asked(stub_run: Any) -> None:
+    check_placement(stub_run(placement={"train": {"num": 1, "cpus": 500}, "cluster_may_grow": True}))

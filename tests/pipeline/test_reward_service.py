@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import ray
+import torch
+from ray import serve
+
+from rayalign.config import PoolConfig, RewardConfig, ServiceConfig
+from rayalign.errors import ConfigError, RayalignError
+from rayalign.pipeline.reward_service import (
+    RewardClient,
+    scale_of,
+    start_reward_services,
+    stop_reward_services,
+)
+from rayalign.pipeline.score_replica import ScoreReplica, app_name
+from rayalign.records import Scores
+from rayalign.rewards.jpeg import JpegScorer
+from rayalign.rewards.table import build_scorer
+
+ALIAS = "rayalign.rewards.stub:StubScorer"  # a second scorer of the same class
+QUICK = ServiceConfig(upscale_delay_s=0.3, downscale_delay_s=1.0, retries=1)
+LIGHT = PoolConfig(cpus=0.1)
+
+
+@pytest.fixture(scope="module")
+def neighbour(ray_cluster: None) -> Iterator[None]:
+    """Somebody else's Serve application, which must survive ours. Keeps Serve up in between, too: quicker."""
+    serve.start(proxy_location="Disabled")
+    theirs = serve.deployment(ScoreReplica).options(ray_actor_options={"num_cpus": 0.1})
+    handle = serve.run(theirs.bind(reward("stub"), QUICK, 1), name="neighbour")
+    yield
+    assert handle.remote(pictures(1), [""]).result(timeout_s=30).scores_B is not None
+    handle.shutdown()
+    serve.shutdown()
+
+
+@contextmanager
+def served(rewards: Sequence[RewardConfig], pool: PoolConfig = LIGHT, service: ServiceConfig = QUICK) -> Iterator[None]:
+    start_reward_services(rewards, pool, service, cpu_threads=1)
+    try:
+        yield
+    finally:
+        stop_reward_services()
+
+
+@contextmanager
+def asking(client: RewardClient) -> Iterator[RewardClient]:
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def reward(scorer: str, weight: float = 1.0, **options: object) -> RewardConfig:
+    return RewardConfig(scorer=scorer, weight=weight, options=options)
+
+
+def pictures(count: int, size: int = 16) -> np.ndarray:
+    return np.random.default_rng(count).random((count, 3, size, size), dtype=np.float32)
+
+
+@ray.remote(num_cpus=0.1)
+class Asker:
+    """As a rollout actor does: builds its own client from settings."""
+
+    def __init__(self, rewards: list[RewardConfig], service: ServiceConfig) -> None:
+        self.client = RewardClient(rewards, service)
+
+    async def ask(self, images: np.ndarray, prompts: list[str]) -> Scores:
+        return await self.client(images, prompts)
+
+
+def test_two_scorers_weighted_from_an_actor(neighbour: None) -> None:
+    rewards = [reward("stub", 2.0), reward("jpeg", 0.5)]
+    images = pictures(3)
+    with served(rewards):
+        scores = ray.get(Asker.remote(rewards, QUICK).ask.remote(images, ["a", "b", "c"]), timeout=60)
+    bright, small = build_scorer(rewards[0]).score(images, []), JpegScorer().score(images, [])
+    np.testing.assert_array_equal(scores.parts["stub"], bright)  # the same bits as without Ray
+    np.testing.assert_array_equal(scores.parts["jpeg"], small)
+    np.testing.assert_allclose(scores.total_B, 2 * bright + 0.5 * small, rtol=1e-6)
+    assert scores.seconds > 0
+
+
+def test_failures_are_nan_and_counted(neighbour: None) -> None:
+    rewards = [reward("jpeg"), reward("stub", fail="raise"), reward(ALIAS, fail="short")]
+    jpeg, raises, short = rewards
+    images, prompts = pictures(2), ["", ""]
+
+    async def ask(client: RewardClient) -> Scores:
+        with asking(client):
+            return await client(images, prompts)
+
+    with served(rewards):
+        client = RewardClient([jpeg, raises], QUICK)
+        scores = asyncio.run(ask(client))
+        assert scores.failed_B.all()
+        assert np.isnan(scores.parts["stub"]).all()
+        assert np.isfinite(scores.parts["jpeg"]).all()
+        assert client.failures == {"stub: raised RuntimeError": 2}  # images
+        assert client.retries == {"stub: raised RuntimeError": 1}  # tries
+
+        client = RewardClient([short], QUICK)
+        assert asyncio.run(ask(client)).failed_B.all()
+        assert client.failures == {f"{ALIAS}: wrong length": 2}
+
+        client = RewardClient([jpeg], QUICK, heldout=["stub"])
+        scores = asyncio.run(ask(client))
+        assert np.isfinite(scores.total_B).all()
+        assert np.isnan(scores.parts["stub"]).all()
+
+
+def test_nan_stays_nan_and_slow_is_a_timeout(neighbour: None) -> None:
+    nan, slow = reward("stub", fail="nan"), reward(ALIAS, seconds=3.0)
+    hasty = ServiceConfig(timeout_s=0.5, retries=0)
+
+    async def ask(client: RewardClient) -> Scores:
+        with asking(client):
+            return await client(pictures(2), ["", ""])
+
+    with served([nan, slow]):
+        client = RewardClient([nan], QUICK)
+        assert asyncio.run(ask(client)).failed_B.tolist() == [True, False]
+        assert client.failures == {"stub: not finite": 1}
+        assert not client.retries
+
+        client = RewardClient([slow], hasty)
+        assert asyncio.run(ask(client)).failed_B.all()
+        assert client.failures == {f"{ALIAS}: timeout": 2}
+
+
+def test_same_bits_batched_or_single(neighbour: None) -> None:
+    torch.set_num_threads(1)  # as the replicas: two threads sum in another order
+    toy = reward("toy-clip")
+    local = build_scorer(toy)
+    calls = [(pictures(count, 32), [f"a red circle {count}"] * count) for count in (1, 3, 2, 5, 1, 4)]
+
+    async def ask() -> tuple[list[Scores], list[Scores]]:
+        with asking(RewardClient([toy], gathering)) as client:
+            alone = [await client(*call) for call in calls]
+            return alone, await asyncio.gather(*(client(*call) for call in calls))
+
+    gathering = ServiceConfig(batch_wait_s=0.3)  # long enough for all six to be scored as one batch
+    with served([toy], service=gathering):
+        alone, together = asyncio.run(ask())
+    for call, one, many in zip(calls, alone, together, strict=True):
+        np.testing.assert_array_equal(one.total_B, many.total_B)
+        np.testing.assert_array_equal(one.total_B, local.score(*call))
+
+
+def test_a_killed_replica_s_calls_are_asked_again(neighbour: None) -> None:
+    slow = reward("stub", seconds=1.0)
+
+    async def ask(client: RewardClient) -> list[Scores]:
+        with asking(client):
+            await client(pictures(1), [""])
+            calls = [asyncio.create_task(client(pictures(2), ["", ""])) for _ in range(4)]
+            await asyncio.sleep(0.4)
+            ray.kill(_replica("stub"))
+            return await asyncio.gather(*calls)
+
+    client = RewardClient([slow], ServiceConfig(retries=3))
+    with served([slow]):
+        answers = asyncio.run(ask(client))
+    expected = build_scorer(reward("stub")).score(pictures(2), [])
+    for scores in answers:
+        np.testing.assert_array_equal(scores.total_B, expected)
+    assert client.retries["stub: replica died"] >= 1
+    assert not client.failures
+
+
+def _replica(scorer: str) -> ray.actor.ActorHandle:
+    names = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)]
+    (name,) = (name for name in names if f"{app_name(scorer)}#" in name)
+    return ray.get_actor(name, namespace="serve")
+
+
+def test_a_burst_grows_the_service_and_idling_shrinks_it(neighbour: None) -> None:
+    slow = reward("stub", seconds=0.1)
+    service = ServiceConfig(max_batch=1, target_ongoing=1.0, upscale_delay_s=0.3, downscale_delay_s=1.0)
+    images = pictures(1)
+
+    async def burst(client: RewardClient) -> int:
+        """12 callers, each asking again and again until the service has grown; how many calls were answered."""
+        deadline = time.monotonic() + 30
+        answered = 0
+
+        async def caller() -> None:
+            nonlocal answered
+            while not grown.is_set() and time.monotonic() < deadline:
+                assert not (await client(images, [""])).failed_B.any()
+                answered += 1
+
+        grown = asyncio.Event()
+        callers = [asyncio.create_task(caller()) for _ in range(12)]
+        while not grown.is_set() and time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
+            if await asyncio.to_thread(scale_of, "stub") == 3:
+                grown.set()
+        await asyncio.gather(*callers)
+        return answered
+
+    with (
+        served([slow], PoolConfig(min=1, max=3, cpus=0.1), service),
+        asking(RewardClient([slow], service)) as client,
+    ):
+        assert scale_of("stub") == 1
+        start = time.monotonic()
+        assert asyncio.run(burst(client)) > 12
+        assert scale_of("stub") == 3
+        print(f"grew to 3 in {time.monotonic() - start:.1f} s")
+        start = time.monotonic()
+        while scale_of("stub") != 1 and time.monotonic() < start + 30:
+            time.sleep(0.2)
+        print(f"shrank to 1 in {time.monotonic() - start:.1f} s")
+        assert scale_of("stub") == 1
+
+
+def test_a_constructor_that_fails_says_why(neighbour: None) -> None:
+    start = time.monotonic()
+    with pytest.raises(RayalignError, match="stub did not start: RuntimeError: the stub was asked to fail"):
+        start_reward_services([reward("stub", fail="construct")], LIGHT, QUICK, cpu_threads=1)
+    assert time.monotonic() - start < 60
+    assert scale_of("stub") == 0
+
+
+def test_no_room_is_an_error_in_bounded_time(neighbour: None) -> None:
+    with pytest.raises(RayalignError, match=r"cpus = 99.*lower these or add nodes"):
+        start_reward_services([reward("stub")], PoolConfig(cpus=99), QUICK, cpu_threads=1, start_timeout_s=1)
+
+
+def test_refused_before_anything_starts(neighbour: None) -> None:
+    with pytest.raises(ConfigError, match="did you mean jpeg"):
+        start_reward_services([reward("jpg")], LIGHT, QUICK, cpu_threads=1)
+    client = RewardClient([reward("jpeg")], QUICK)
+    with pytest.raises(RayalignError, match="not served; call start_reward_services"):
+        asyncio.run(client(pictures(1), [""]))
+    with pytest.raises(ValueError, match="B prompts"):
+        asyncio.run(client(pictures(2), [""]))
+
+
+class Picky:
+    """Refuses a call in which any prompt is "bad"."""
+
+    def score(self, images_BCHW: np.ndarray, prompts: list[str]) -> np.ndarray:
+        if "bad" in prompts:
+            raise ValueError("bad prompt")
+        return images_BCHW.mean(axis=(1, 2, 3))
+
+
+def test_a_bad_call_does_not_take_its_batch_with_it() -> None:
+    replica = ScoreReplica(reward("stub"), QUICK, cpu_threads=1)
+    replica._scorer = Picky()  # type: ignore[assignment]
+    calls = [(pictures(2), ["", ""]), (pictures(1), ["bad"]), (pictures(3, size=8), [""] * 3)]
+    first, bad, small = replica.answer(calls)
+    np.testing.assert_array_equal(first.scores_B, pictures(2).mean(axis=(1, 2, 3)))
+    assert bad.scores_B is None
+    assert bad.reason == "raised ValueError"
+    assert bad.detail == "bad prompt"
+    assert small.scores_B is not None
+    assert small.scores_B.shape == (3,)
+
+
+def test_app_names_are_apart_and_stable() -> None:
+    assert app_name("toy-clip") == "rayalign-score-toy-clip"
+    names = {app_name(scorer) for scorer in ("a.b:C", "a-b-C", "a_b:C")}
+    assert len(names) == 3
+    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyzC0123456789-") for name in names)

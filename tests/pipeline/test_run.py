@@ -1,0 +1,125 @@
+"""Whole runs on the stub model: resume, workers, failures. Each starts its rollout pool, scorers and Ray Train anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from rayalign.config import RunConfig
+from rayalign.errors import ConfigError, RunStopped
+from rayalign.evaluation.tracker import read_history
+from rayalign.pipeline.run import run
+from rayalign.pipeline.validate import with_absolute_paths
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def policy(config: RunConfig, done: int) -> dict[str, np.ndarray]:
+    return load_file(config.folder / "checkpoints" / f"iteration-{done:06d}" / "policy.safetensors")
+
+
+def equal_bits(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, dict[str, Any]]:
+    """Five iterations in one go, with one train worker."""
+    config = settings(tmp_path_factory.mktemp("whole"), name="whole")
+    return config, run(config)
+
+
+def settings(output: Path, **changes: Any) -> RunConfig:
+    tree: dict[str, Any] = {
+        "output": str(output),
+        "iterations": 5,
+        "model": {"path": "stub"},
+        "rewards": [{"scorer": "stub"}],
+        "sampler": {"num_steps": 6, "tuned_steps": [5, 3]},
+        "rollout": {"samples_per_ticket": 2, "tickets_per_iteration": 4},
+        "train": {"lr": 1e-2, "micro_batch": 3, "optimizer_steps": 2},
+        "placement": {"rollout": {"cpus": 0.5}, "scorer": {"cpus": 0.1}, "train": {"cpus": 0.5}},
+        "evaluation": {"num_prompts": 2, "seeds_per_prompt": 2},
+        "stall_timeout_s": 600,
+    }
+    return RunConfig.model_validate(tree | changes)
+
+
+def test_a_run_leaves_its_whole_folder_and_honest_counts(undisturbed: tuple[RunConfig, dict[str, Any]]) -> None:
+    config, summary = undisturbed
+    left = {path.name for path in config.folder.iterdir()}
+    assert {"config.yaml", "summary.json", "history.jsonl", "checkpoints", "images", "report.html"} <= left
+    assert any(name.startswith("events.") for name in left)
+    assert json.loads((config.folder / "summary.json").read_text())["policy_version"] == 5
+    pairs = summary["num_pairs"]
+    # 5 iterations x 4 tickets x 2 samples x 2 tuned steps
+    assert sum(pairs.values()) == 80
+    assert summary["num_trajectories"] == 40
+    assert summary["denoiser_calls_per_trajectory"] == 6 + 2
+    assert summary["denoiser_calls_per_pair_trained"] == {"policy": 1.0, "reference": 1.0}
+    assert summary["optimizer_steps"] == 10
+    assert summary["lag_max"] == 0
+    assert set(summary["reward"]["stub"]) >= {"before", "after", "win_rate"}
+
+
+def test_names_of_built_in_things_are_no_paths_and_files_become_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.txt").write_text("a cat\n")
+    monkeypatch.chdir(tmp_path)
+    config = with_absolute_paths(settings(Path("runs"), prompts={"source": "mine.txt", "heldout": "animals"}))
+    assert config.folder == tmp_path / "runs" / "tailorpo"
+    assert config.prompts.source == str(tmp_path / "mine.txt")
+    assert (config.prompts.heldout, config.model.path) == ("animals", "stub")
+
+
+def test_stopped_after_three_and_started_again_gives_the_same_lora(
+    undisturbed: tuple[RunConfig, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = undisturbed
+    monkeypatch.chdir(tmp_path)  # a relative output folder, as users have it: actors work elsewhere
+    run(settings(Path("runs"), name="again", iterations=3))
+    again = settings(tmp_path / "runs", name="again")
+    summary = run(again)
+    assert summary["num_iterations"] == 5
+    assert [record.iteration for record in read_history(again.folder)] == list(range(5))
+    assert equal_bits(policy(again, 5), policy(whole, 5))
+
+
+def test_two_train_workers_see_every_pair_once_and_learn_the_same(
+    undisturbed: tuple[RunConfig, dict[str, Any]], tmp_path: Path
+) -> None:
+    whole, _alone = undisturbed
+    placement = whole.placement.model_dump() | {"train": {"num": 2, "cpus": 0.5}}
+    shared = settings(tmp_path, name="shared", iterations=2, placement=placement)
+    summary = run(shared)
+    # The run itself stops if a ticket of an iteration is missing or comes twice; the sums must agree too.
+    assert sum(summary["num_pairs"].values()) == 32
+    first, other = read_history(whole.folder)[0], read_history(shared.folder)[0]
+    assert other.counts["pairs_kept"] == first.counts["pairs_kept"]
+    assert other.metrics["reward"] == pytest.approx(first.metrics["reward"], rel=1e-6)
+    assert other.metrics["grad_norm"] == pytest.approx(first.metrics["grad_norm"], rel=1e-4)
+
+
+def test_a_folder_of_other_settings_is_refused(undisturbed: tuple[RunConfig, dict[str, Any]]) -> None:
+    whole, _ = undisturbed
+    other = RunConfig.model_validate(whole.model_dump() | {"seed": 7})
+    with pytest.raises(ConfigError, match=r"seed was 0, is 7"):
+        run(other)
+
+
+def test_failing_scores_stop_the_run_with_their_count(tmp_path: Path) -> None:
+    config = settings(
+        tmp_path,
+        name="unscored",
+        rewards=[{"scorer": "stub", "options": {"fail": "raise"}}],
+        service={"retries": 0},
+        max_failures=0,
+    )
+    with pytest.raises(RunStopped, match=r"16 of 16 pairs were lost to failed scores"):
+        run(config)
