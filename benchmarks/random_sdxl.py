@@ -1,0 +1,109 @@
+"""SDXL in its published size with random weights: what it costs, without a download, a tokenizer or a hub.
+
+Denoiser and VAE are built from the configuration of `stabilityai/stable-diffusion-xl-base-1.0`. The two text encoders
+are left out: rayalign encodes a prompt once and never touches them again, so random embeddings of their shapes
+(77 x 2048, pooled 1280) stand in and cost the denoiser exactly as much.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from rayalign.config import RunConfig
+from rayalign.models.conditioning import Conditioning
+from rayalign.models.load import DTYPES, make_kernel
+from rayalign.models.sdxl import SDXL
+from rayalign.models.text_to_image import TextToImage
+from rayalign.models.weight_sets import WeightSets
+from rayalign.records import derive_seed
+
+UNET: dict[str, Any] = {
+    "sample_size": 128,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 2,
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),  # diffusers' misnomer: these are numbers of heads, of 64 channels each
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+UNET_PARAMETERS = 2_567_463_684  # of the published model
+VAE: dict[str, Any] = {
+    "sample_size": 1024,
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "scaling_factor": 0.13025,
+    "force_upcast": True,
+}
+VAE_PARAMETERS = 83_653_863
+SCHEDULER: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+}
+TOKENS, WIDTH, POOLED = 77, 2048, 1280
+
+
+class RandomSDXL(SDXL):
+    """The SDXL family, loading from nothing. Conditioning is a function of the prompt, as it must be."""
+
+    name = "sdxl-random"
+    required: tuple[str, ...] = ()
+
+    def __init__(self, device: torch.device, unet: dict[str, Any] = UNET, vae: dict[str, Any] = VAE) -> None:
+        self._device, self._unet, self._vae = device, unet, vae
+
+    def load(self, path: str, dtype: torch.dtype) -> Any:
+        from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+
+        torch.manual_seed(0)
+        # On the device from the start: 2.6 billion random numbers take a minute on a CPU.
+        with torch.device(self._device):
+            unet, vae = UNet2DConditionModel(**self._unet).to(dtype), AutoencoderKL(**self._vae)
+        scale = 2 ** (len(self._vae["block_out_channels"]) - 1)
+        parts = {"unet": unet, "vae": vae}
+        scheduler = DDIMScheduler(**SCHEDULER)
+        return SimpleNamespace(**parts, components=parts, scheduler=scheduler, vae_scale_factor=scale)
+
+    def encode(self, pipe: Any, prompt: str) -> Conditioning:
+        def drawn(text: str) -> tuple[torch.Tensor, torch.Tensor]:
+            generator = torch.Generator().manual_seed(derive_seed("sdxl-random", text))
+            shapes = (1, TOKENS, WIDTH), (1, POOLED)
+            embeds, pooled = (torch.randn(shape, generator=generator).to(pipe.unet.dtype) for shape in shapes)
+            return embeds, pooled
+
+        (embeds, pooled), (negative_embeds, negative_pooled) = drawn(prompt), drawn("")
+        return Conditioning(embeds, negative_embeds, pooled, negative_pooled)
+
+
+def load_random_sdxl(
+    config: RunConfig, device: torch.device, adapters: tuple[str, ...], family: RandomSDXL | None = None
+) -> TextToImage:
+    """What `rayalign.models.load.load_model` does, for a model that has no folder. `config.model.dtype` is not auto."""
+    family, dtype = family or RandomSDXL(device), DTYPES[config.model.dtype]
+    pipe = family.load("", dtype)
+    for part in (pipe.unet, pipe.vae):
+        part.requires_grad_(False).eval()
+    pipe.vae.to(family.vae_dtype(dtype))
+    weights = WeightSets(pipe.unet, config.model.lora, adapters, derive_seed(config.seed, "lora"))
+    pipe.unet.to(device)
+    resolution = config.model.resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
+    kernel = make_kernel(pipe.scheduler, config.sampler)
+    return TextToImage(pipe, family, kernel, weights, config.sampler.guidance_scale, resolution, device, dtype)
