@@ -14,10 +14,9 @@ import torch
 
 from rayalign.config import RunConfig
 from rayalign.models.conditioning import Conditioning
-from rayalign.models.load import DTYPES, make_kernel
+from rayalign.models.load import DTYPES, assemble
 from rayalign.models.sdxl import SDXL
 from rayalign.models.text_to_image import TextToImage
-from rayalign.models.weight_sets import WeightSets
 from rayalign.records import derive_seed
 
 UNET: dict[str, Any] = {
@@ -98,12 +97,4 @@ def load_random_sdxl(
 ) -> TextToImage:
     """What `rayalign.models.load.load_model` does, for a model that has no folder. `config.model.dtype` is not auto."""
     family, dtype = family or RandomSDXL(device), DTYPES[config.model.dtype]
-    pipe = family.load("", dtype)
-    for part in (pipe.unet, pipe.vae):
-        part.requires_grad_(False).eval()
-    pipe.vae.to(family.vae_dtype(dtype))
-    weights = WeightSets(pipe.unet, config.model.lora, adapters, derive_seed(config.seed, "lora"))
-    pipe.unet.to(device)
-    resolution = config.model.resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
-    kernel = make_kernel(pipe.scheduler, config.sampler)
-    return TextToImage(pipe, family, kernel, weights, config.sampler.guidance_scale, resolution, device, dtype)
+    return assemble(family.load("", dtype), family, config, device, dtype, adapters)

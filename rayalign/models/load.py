@@ -112,6 +112,13 @@ def load_model(config: RunConfig, device: str | torch.device, adapters: tuple[st
     pipe = family.load(resolve_path(config.model.path), dtype)
     if config.model.vae is not None:
         pipe.vae = _load_vae(config.model.vae)
+    return assemble(pipe, family, config, device, dtype, adapters)
+
+
+def assemble(
+    pipe: Any, family: Family, config: RunConfig, device: torch.device, dtype: torch.dtype, adapters: tuple[str, ...]
+) -> TextToImage:
+    """A loaded pipeline -> the model: frozen, placed, with its adapters and the run's kernel."""
     for name, part in pipe.components.items():
         if isinstance(part, torch.nn.Module):
             part.requires_grad_(False).eval().to("cpu" if name.startswith("text_encoder") else device)
