@@ -12,24 +12,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rayalign.algorithms.checks import check_batch, check_same_shape, per_sample
+from rayalign.algorithms.kernel import Transition
 
 PredictionType = Literal["epsilon", "v_prediction"]
-
-
-class Transition(NamedTuple):
-    """mean (B, C, H, W), std (B,) and the clean latent that the prediction implies, x0hat (B, C, H, W)."""
-
-    mean: Tensor
-    std: Tensor
-    x0hat: Tensor
 
 
 @dataclass(frozen=True)
@@ -94,15 +86,32 @@ class DDIMKernel:
         mean = per_sample(abar_prev.sqrt(), x_t) * x0hat + per_sample(direction, x_t) * eps
         return Transition(mean, std, x0hat)
 
+    def as_timesteps(self, values_B: Tensor) -> Tensor:
+        return values_B.round().long()
 
-def log_prob(x_prev: Tensor, mean: Tensor, std_B: Tensor) -> Tensor:
-    """log N(x_prev; mean, std^2 I), (B,), as the MEAN over latent elements, not the sum.
+    def add_noise(self, x0: Tensor, noise: Tensor, t_B: Tensor) -> Tensor:
+        """sqrt(abar_t) x0 + sqrt(1 - abar_t) noise."""
+        check_same_shape(x0=x0, noise=noise)
+        abar_t = per_sample(self.abar(t_B), x0)
+        return abar_t.sqrt() * x0 + (1 - abar_t).sqrt() * noise
 
-    This is the convention of DDPO, D3PO and SPO; it fixes the unit of beta (methods as published, their 0.1 on a
-    4x64x64 latent is 0.1/16384 per nat).
-    """
-    check_same_shape(x_prev=x_prev, mean=mean)
-    check_batch("std", std_B, len(x_prev))
-    std = per_sample(std_B, x_prev)
-    density = -((x_prev - mean) ** 2) / (2 * std**2) - std.log() - 0.5 * math.log(2 * math.pi)
-    return density.flatten(1).mean(1)
+    def target(self, x0: Tensor, noise: Tensor, t_B: Tensor) -> Tensor:
+        if self.prediction_type == "epsilon":
+            return noise
+        abar_t = per_sample(self.abar(t_B), x0)
+        return abar_t.sqrt() * noise - (1 - abar_t).sqrt() * x0
+
+    def from_unit(self, u_B: Tensor) -> Tensor:
+        return (u_B * len(self.abar_T)).long().clamp(max=len(self.abar_T) - 1)
+
+    def to_unit(self, t_B: Tensor) -> Tensor:
+        return t_B.float() / len(self.abar_T)
+
+    def snr(self, t_B: Tensor) -> Tensor:
+        abar_t = self.abar(t_B)
+        return abar_t / (1 - abar_t)
+
+    def snr_range(self) -> tuple[float, float]:
+        last = len(self.abar_T) - 1
+        lowest, highest = self.snr(torch.tensor([last, 0])).tolist()
+        return lowest, highest

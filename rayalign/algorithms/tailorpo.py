@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from rayalign.algorithms.checks import check_batch, check_same_shape, per_sample
@@ -41,36 +40,10 @@ def margin(winner: Tensor, loser: Tensor, mean_policy: Tensor, mean_reference: T
     return ((winner - loser) * (mean_policy - mean_reference)).flatten(1).mean(1) / std_B**2
 
 
-def tailorpo_loss(
-    winner: Tensor,
-    loser: Tensor,
-    mean_policy: Tensor,
-    mean_reference: Tensor,
-    std_B: Tensor,
-    beta: float,
-    ratio_clip: float | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Per-sample loss (B,) and detached diagnostics (B,): margin, accuracy, log ratios of winner and loser.
+def clip_log_ratio(log_ratio_B: Tensor, clip: float) -> Tensor:
+    """Keeps the likelihood ratio in 1 +- clip, (B,); a ratio outside stops pulling.
 
-    Args:
-      winner, loser, mean_policy, mean_reference: (B, C, H, W). std_B: (B,), above 0.
-      beta: temperature, per mean log-probability.
-      ratio_clip: keeps each likelihood ratio in 1 +- ratio_clip; a ratio outside stops pulling. From D3PO's code
-        (arXiv 2311.13231); None is the paper's own loss.
+    From D3PO's code (arXiv 2311.13231); TailorPO's own equation has no clamp.
     """
-    ratio_w = log_ratio(winner, mean_policy, mean_reference, std_B)
-    ratio_l = log_ratio(loser, mean_policy, mean_reference, std_B)
-    if ratio_clip is None:
-        h = beta * margin(winner, loser, mean_policy, mean_reference, std_B)
-    else:
-        low = math.log1p(-ratio_clip) if ratio_clip < 1 else -math.inf
-        high = math.log1p(ratio_clip)
-        h = beta * (ratio_w.clamp(low, high) - ratio_l.clamp(low, high))
-    details = {
-        "implicit_reward": h,
-        # Halves for h = 0, where the policy still is the reference and prefers neither.
-        "accuracy": (h > 0).float() + 0.5 * (h == 0).float(),
-        "log_ratio_winner": ratio_w,
-        "log_ratio_loser": ratio_l,
-    }
-    return -F.logsigmoid(h), {name: value.detach() for name, value in details.items()}
+    low = math.log1p(-clip) if clip < 1 else -math.inf
+    return log_ratio_B.clamp(low, math.log1p(clip))

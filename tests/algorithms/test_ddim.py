@@ -8,7 +8,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from rayalign.algorithms.ddim import DDIMKernel, log_prob
+from rayalign.algorithms.ddim import DDIMKernel
+from rayalign.algorithms.kernel import log_prob
 
 NUM_STEPS = 20
 SHAPE = (2, 4, 3, 3)

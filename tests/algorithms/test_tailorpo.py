@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rayalign.algorithms.ddim import log_prob
-from rayalign.algorithms.tailorpo import log_ratio, margin, tailorpo_loss
+from rayalign.algorithms.dpo import dpo_loss
+from rayalign.algorithms.kernel import log_prob
+from rayalign.algorithms.tailorpo import clip_log_ratio, log_ratio, margin
 
 BETA = 0.7
 SHAPE = (5, 4, 3, 2)
@@ -23,6 +24,26 @@ def example(scale: float = 0.3) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
     winner, loser = mean_reference + spread * draw(), mean_reference + spread * draw()
     mean_policy = (mean_reference + scale * spread * draw()).requires_grad_()
     return winner, loser, mean_policy, mean_reference, std
+
+
+def tailorpo_loss(
+    winner: Tensor,
+    loser: Tensor,
+    policy: Tensor,
+    reference: Tensor,
+    std: Tensor,
+    beta: float,
+    ratio_clip: float | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Equation 10 as the objective puts it together; with it the log ratios, which stay unclipped."""
+    ratios = [log_ratio(x, policy, reference, std) for x in (winner, loser)]
+    if ratio_clip is None:
+        h = beta * margin(winner, loser, policy, reference, std)
+    else:
+        clipped = [clip_log_ratio(ratio, ratio_clip) for ratio in ratios]
+        h = beta * (clipped[0] - clipped[1])
+    loss, details = dpo_loss(h)
+    return loss, details | {"log_ratio_winner": ratios[0].detach(), "log_ratio_loser": ratios[1].detach()}
 
 
 def by_definition(winner: Tensor, loser: Tensor, policy: Tensor, reference: Tensor, std: Tensor) -> Tensor:
@@ -78,7 +99,7 @@ def test_a_pair_by_hand() -> None:
     loss, details = tailorpo_loss(*row, torch.tensor([0.5]), beta=2.0, ratio_clip=0.1)
     assert details["implicit_reward"].item() == pytest.approx(0.4013414, abs=1e-6)
     assert loss.item() == pytest.approx(math.log1p(math.exp(-0.4013414)), abs=1e-6)
-    # The diagnostics stay unclipped, so that a run can see how far it has gone.
+    # Clipping is apart from the ratios, so that a run can see how far it has gone.
     assert details["log_ratio_winner"].item() == pytest.approx(0.75, abs=1e-6)
 
 
@@ -101,7 +122,6 @@ def test_clip_changes_nothing_inside() -> None:
 
 
 def test_a_ratio_outside_the_clip_stops_pulling() -> None:
-    # One element; policy 1, reference 0, std 1: log ratio of x is x - 0.5. Winner 3: 2.5, outside log(1.1) = 0.0953.
     # One element; policy 1, reference 0, std 1: log ratio of x is x - 0.5. Winner 3: 2.5, outside log(1.1) = 0.095.
     values = [torch.full((1, 1, 1, 1), x, dtype=torch.float64) for x in (3.0, 0.5, 1.0, 0.0)]
     values[2].requires_grad_()
@@ -138,3 +158,10 @@ def test_shapes_that_would_broadcast_are_refused() -> None:
         tailorpo_loss(winner, loser, policy, reference, std[:1], BETA)
     with pytest.raises(ValueError, match="mean_reference"):
         log_ratio(winner, policy, reference[:, :1], std)
+
+
+def test_clip_by_hand() -> None:
+    # log 0.9 = -0.1053605, log 1.1 = 0.0953102; from 1 on there is no lower bound, log 3 = 1.0986123.
+    ratios = torch.tensor([-2.0, -0.05, 0.0, 0.05, 2.0])
+    assert clip_log_ratio(ratios, 0.1).tolist() == pytest.approx([-0.1053605, -0.05, 0.0, 0.05, 0.0953102], abs=1e-6)
+    assert clip_log_ratio(ratios, 2.0).tolist() == pytest.approx([-2.0, -0.05, 0.0, 0.05, 1.0986123], abs=1e-6)
