@@ -9,9 +9,11 @@ import argparse
 import difflib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from copy import copy
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -29,17 +31,23 @@ SHORTHANDS = {
 Tree = dict[str, Any]
 
 
-def main(description: str, defaults: Tree) -> None:
-    """What a job file calls: parse, run, and end with a message instead of a traceback. Exits 2 on a bad setting."""
+def main(
+    description: str,
+    defaults: Tree,
+    group: type[RunConfig] = RunConfig,
+    start: Callable[[Any], object] | None = None,
+    toy: Tree | None = None,
+) -> None:
+    """What a job file calls: parse, run, and end with a message instead of a traceback. Exits 2 on a bad setting.
+
+    A job of several runs has settings of its own, `group`, which `start` takes, and `toy`, over those of any toy run.
+    """
     try:
-        config = parse(description, defaults, sys.argv[1:])
+        config = parse(description, defaults, sys.argv[1:], group, toy)
         if not os.environ.get("RAY_ADDRESS"):
             # An embedded Ray warns at every start unless this is explicit; read when Ray is imported.
             os.environ.setdefault("RAY_AUTH_MODE", "token")
-        # Now, not above: Ray and torch take seconds to import, and --help must not.
-        from rayalign.pipeline.run import run
-
-        run(config)
+        (start or _run)(config)
     except ConfigError as error:
         sys.exit(_complain(error, 2))
     except RayalignError as error:
@@ -48,14 +56,27 @@ def main(description: str, defaults: Tree) -> None:
         sys.exit(_complain("stopped; the same command again goes on from the last checkpoint", 130))
 
 
+def _run(config: RunConfig) -> None:
+    # Now, not above: Ray and torch take seconds to import, and --help must not.
+    from rayalign.pipeline.run import run
+
+    run(config)
+
+
 def _complain(error: object, code: int) -> int:
     print(f"error: {error}", file=sys.stderr, flush=True)
     return code
 
 
-def parse(description: str, defaults: Tree, arguments: list[str]) -> RunConfig:
-    """Command line -> RunConfig. Raises ConfigError on the first setting that is wrong."""
-    known = dict(settings(RunConfig))
+def parse(
+    description: str,
+    defaults: Tree,
+    arguments: list[str],
+    group: type[RunConfig] = RunConfig,
+    toy: Tree | None = None,
+) -> RunConfig:
+    """Command line -> `group`. Raises ConfigError on the first setting that is wrong."""
+    known = dict(settings(group))
     given = vars(_parser(description, known, defaults).parse_args(_checked(arguments, known)))
     from_file = _read_yaml(given.pop("config")) if given.get("config") else {}
     from_line: Tree = {}
@@ -64,48 +85,96 @@ def parse(description: str, defaults: Tree, arguments: list[str]) -> RunConfig:
             _put(from_line, "rewards", [_reward(text) for text in value])
         elif value is not None:
             _put(from_line, field, _value(field, value, known))
-    model = _merged([defaults, from_file, from_line]).get("model")
-    path = str(model.get("path")) if isinstance(model, dict) else ""
-    return validate(_merged([defaults, toy_settings(path), from_file, from_line]))
+    chosen = _merged([defaults, from_file, from_line])
+    toys = toy_settings(chosen)
+    return validate(_merged([defaults, *toys, toy if toys and toy else {}, from_file, from_line]), group)
 
 
-def validate(tree: Tree) -> RunConfig:
-    """A tree of settings -> RunConfig. Raises ConfigError with field, value and what to set."""
+def validate(tree: Tree, group: type[RunConfig] = RunConfig) -> RunConfig:
+    """A tree of settings -> `group`. Raises ConfigError with field, value and what to set."""
+    known = dict(settings(group))
     try:
-        return RunConfig.model_validate(tree)
+        return group.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "settings"
+        loc, kind = _without_kind(first["loc"], known)
+        field = ".".join(str(part) for part in loc) or "settings"
+        value = first["input"] if not isinstance(first["input"], dict) else "..."
+        if first["type"] == "union_tag_invalid":
+            fix = f"no such kind; set one of {first['ctx']['expected_tags']}"
+            raise ConfigError(f"{field}.kind", first["ctx"]["tag"], fix) from None
+        if first["type"] == "extra_forbidden" and kind and field in known:
+            union = field.rpartition(".")[0]
+            raise ConfigError(field, value, f"{union}.kind = {kind} has no such setting; see --help") from None
         if first["type"] == "extra_forbidden":
-            raise _unknown(field, _names_beside(first["loc"])) from None
+            raise _unknown(field, _names_beside(first["loc"], group)) from None
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "model_type":
-            message = f"it is a group; set its members by name: {', '.join(sorted(_names_below(field)))}"
-        value = first["input"] if not isinstance(first["input"], dict) else "..."
+            message = f"it is a group; set its members by name: {', '.join(sorted(_names_below(field, known)))}"
         raise ConfigError(field, value, message) from None
 
 
-def _names_beside(loc: tuple[int | str, ...]) -> list[str]:
+def _without_kind(loc: tuple[int | str, ...], known: dict[str, FieldInfo]) -> tuple[list[int | str], str]:
+    """pydantic names a union's member in the path of an error: ("pairs", "final", "draws") -> (pairs, draws), final."""
+    kinds = {name.removesuffix(".kind") for name in known if name.endswith(".kind")}
+    path: list[int | str] = []
+    kind = ""
+    for part in loc:
+        if ".".join(map(str, path)) in kinds and not kind:
+            kind = str(part)
+        else:
+            path.append(part)
+    return path, kind
+
+
+def _names_beside(loc: tuple[int | str, ...], group: type[RunConfig]) -> list[str]:
     """What an unknown name in a YAML file may have been meant to be: a setting, a group, or a reward's field."""
     if loc[0] == "rewards":
         return [f"rewards.{loc[1]}.{name}" for name in RewardConfig.model_fields]
-    return [*dict(settings(RunConfig)), *RunConfig.model_fields]
+    return [*dict(settings(group)), *group.model_fields]
 
 
-def _names_below(group: str) -> list[str]:
+def _names_below(group: str, known: dict[str, FieldInfo]) -> list[str]:
     """Members of a group; `rewards.0` counts as one."""
-    names = [name.removeprefix(f"{group}.") for name in dict(settings(RunConfig)) if name.startswith(f"{group}.")]
+    names = [name.removeprefix(f"{group}.") for name in known if name.startswith(f"{group}.")]
     return names or list(RewardConfig.model_fields)
 
 
 def settings(group: type[BaseModel], path: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every leaf setting by its dotted name."""
+    """Every leaf setting by its dotted name. A union's members share the union's name; each leaf says whose it is."""
     for name, field in group.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from settings(kind, f"{path}{name}.")
+        members = _members(field.annotation)
+        if len(members) > 1:
+            yield from _union(members, field, f"{path}{name}")
+        elif members:
+            inside = settings(members[0], f"{path}{name}.")
+            # Where a job has narrowed a union to one member there is no kind to choose.
+            yield from (leaf for leaf in inside if leaf[0] != f"{path}{name}.kind")
         else:
             yield f"{path}{name}", field
+
+
+def _union(members: list[type[BaseModel]], field: FieldInfo, path: str) -> Iterator[tuple[str, FieldInfo]]:
+    """`<path>.kind`, then each leaf of any member once, with the kinds that have it."""
+    kinds = [str(member.model_fields["kind"].default) for member in members]
+    text = f"{field.description or 'which one'}: {', '.join(kinds)}"
+    default = getattr(field.default, "kind", PydanticUndefined)
+    yield f"{path}.kind", FieldInfo(annotation=str, default=default, description=text)
+    found: dict[str, tuple[FieldInfo, list[str]]] = {}
+    for kind, member in zip(kinds, members, strict=True):
+        for leaf, info in settings(member, f"{path}."):
+            found.setdefault(leaf, (info, []))[1].append(kind)
+    found.pop(f"{path}.kind")
+    for leaf, (info, having) in found.items():
+        described = copy(info)
+        described.description = f"({', '.join(having)}) {info.description or ''}"
+        yield leaf, described
+
+
+def _members(kind: Any) -> list[type[BaseModel]]:
+    """The groups that a setting may hold: one, several (a union told apart by `kind`), or none."""
+    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
 
 
 def _parser(description: str, known: dict[str, FieldInfo], defaults: Tree) -> argparse.ArgumentParser:
@@ -168,13 +237,14 @@ def _unknown(name: str, known: list[str]) -> ConfigError:
 
 def _value(field: str, text: str, known: dict[str, FieldInfo]) -> Any:
     """YAML scalars; commas make a list where the setting is one."""
-    if "tuple" in str(known[field].annotation):
-        return [yaml.safe_load(part) for part in text.strip("[]() ").split(",") if part.strip()]
     kind = known[field].annotation
-    if kind is str or get_origin(kind) is Literal:
+    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if type(None) in options and text.lower() in ("null", "none", "~"):
+        return None
+    if "tuple" in str(kind):
+        return [yaml.safe_load(part) for part in text.strip("[]() ").split(",") if part.strip()]
+    if str in options or get_origin(kind) is Literal:
         return text  # YAML would read the word no as false
-    if str in get_args(kind):
-        return None if text.lower() in ("null", "none", "~") else text
     try:
         return float(text) if "e" in text.lower() and text[0].isdigit() else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError):
@@ -210,6 +280,13 @@ def _merged(layers: list[Tree]) -> Tree:
     merged: Tree = {}
     for layer in layers:
         for key, value in layer.items():
-            both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-            merged[key] = _merged([merged[key], value]) if both else value
+            before = merged.get(key)
+            if isinstance(value, dict) and isinstance(before, dict) and _same_kind(before, value):
+                value = _merged([before, value])
+            merged[key] = value
     return merged
+
+
+def _same_kind(before: Tree, value: Tree) -> bool:
+    """Whether a later layer goes on with a group, or chooses another kind of it, whose settings are others."""
+    return value.get("kind", before.get("kind")) == before.get("kind")

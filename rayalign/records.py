@@ -16,8 +16,12 @@ import pyarrow as pa
 # (the split over train workers needs that) and nothing is lost uncounted.
 KEPT = "kept"
 TIE = "tie"
+SMALL_GAP = "small_gap"  # rewards closer than pairs.min_gap
 SCORE_FAILED = "score_failed"
-STATUSES = (KEPT, TIE, SCORE_FAILED)
+UNLABELLED = "unlabelled"  # a row of a dataset without a preference
+BROKEN = "broken"  # a row of a dataset that makes no sense; in the pair stream by what is wrong with it:
+BROKEN_STATUSES = ("broken_caption", "broken_image", "broken_labels", "broken_line")
+STATUSES = (KEPT, TIE, SMALL_GAP, SCORE_FAILED, UNLABELLED, *BROKEN_STATUSES)
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -92,13 +96,31 @@ class IterationRecord:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def pair_schema(latent_shape: tuple[int, int, int], scorers: list[str]) -> pa.Schema:
-    """The Arrow schema of the pair stream: one row is one pair, drawn at one tuned step of one trajectory.
+# Latent columns by what a row is. stepwise: both drawn from one x_t. trajectory: each from its own. clean: finished
+# images. sample: one transition of one trajectory (x_t to winner), without a loser.
+LATENTS = {
+    "stepwise": ("x_t", "winner", "loser"),
+    "trajectory": ("x_t", "x_t_loser", "winner", "loser"),
+    "clean": ("winner", "loser"),
+    "sample": ("x_t", "winner"),
+}
+# What the annotate pool adds where the objective compares prompts and images: unit CLIP embeddings.
+EMBEDDINGS = ("embedding_prompt", "embedding_winner", "embedding_loser")
+# Where it does, the clean images of step-wise candidates travel to it as latents, and end there.
+CLEAN = ("clean_winner", "clean_loser")
 
-    `latent_shape` is (C, H, W). `step` counts from the number of sampling steps (noisiest) to 1; `timestep` and
-    `timestep_prev` are training timesteps (`timestep_prev` < 0 means the clean end). `scores_*` hold one float per
-    scorer, in the order of the schema's metadata key `scorers`. `final_*` belong to the trajectory's finished image.
-    `ticket_*` describe the whole ticket and repeat on each of its rows.
+
+def pair_schema(
+    latent_shape: tuple[int, int, int], scorers: list[str], rows: str = "stepwise", annotated: bool = False
+) -> pa.Schema:
+    """The Arrow schema of the pair stream: one row is one pair (of `sample` rows one transition).
+
+    `latent_shape` is (C, H, W). `step` counts from the number of sampling steps (noisiest) to 1, 0 for clean pairs,
+    which have no timestep of their own; `timestep` and `timestep_prev` are those the kernel of the model knows.
+    `scores_*` hold one float per scorer, in the order of the schema's metadata key `scorers`. `final_*` belong to the
+    trajectory's finished image (the winner's, where there are several). `denoiser_calls` and `trajectories` are those
+    of the row's sample, all its candidates together; `ticket_*` describe the whole ticket and repeat on each row.
+    `annotated`: the clean latents that the annotate pool embeds are there.
     """
     latent = pa.fixed_shape_tensor(pa.float32(), latent_shape)
     per_scorer = pa.list_(pa.float32(), len(scorers))
@@ -109,11 +131,12 @@ def pair_schema(latent_shape: tuple[int, int, int], scorers: list[str]) -> pa.Sc
         ("step", pa.int32()),
         ("policy_version", pa.int32()),
         ("prompt", pa.string()),
-        ("timestep", pa.int32()),
-        ("timestep_prev", pa.int32()),
-        ("x_t", latent),
-        ("winner", latent),
-        ("loser", latent),
+        ("timestep", pa.float32()),
+        ("timestep_prev", pa.float32()),
+        *((name, latent) for name in LATENTS[rows]),
+        *((name, latent) for name in (CLEAN if annotated and rows != "clean" else ())),
+        ("advantage", pa.float32()),
+        ("log_prob", pa.float32()),
         ("reward_winner", pa.float32()),
         ("reward_loser", pa.float32()),
         ("scores_winner", per_scorer),
@@ -123,10 +146,12 @@ def pair_schema(latent_shape: tuple[int, int, int], scorers: list[str]) -> pa.Sc
         ("status", pa.string()),
         ("guided", pa.bool_()),
         ("denoiser_calls", pa.int32()),
+        ("trajectories", pa.int32()),
         ("ticket_rollout_s", pa.float32()),
         ("ticket_scoring_s", pa.float32()),
     ]
-    return pa.schema([pa.field(name, kind) for name, kind in fields], metadata={"scorers": ",".join(scorers)})
+    metadata = {"scorers": ",".join(scorers), "rows": rows}
+    return pa.schema([pa.field(name, kind) for name, kind in fields], metadata=metadata)
 
 
 def tensor_column(values: np.ndarray) -> pa.Array:

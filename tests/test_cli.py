@@ -15,8 +15,15 @@ from rayalign.errors import ConfigError
 from rayalign.toy.settings import TOY
 
 ROOT = Path(__file__).parents[1]
-JOBS = ("tailorpo_sd15", "tailorpo_sdxl")
-DEFAULTS: dict[str, Any] = {"name": "a-job", "iterations": 40, "train": {"lr": 1e-4, "beta": 0.2}}
+JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if "\nDEFAULTS = " in path.read_text())
+# What belongs to a kind stands beside it in a job.
+DEFAULTS: dict[str, Any] = {
+    "name": "a-job",
+    "iterations": 40,
+    "train": {"lr": 1e-4},
+    "pairs": {"kind": "stepwise", "min_gap": 0.25},
+    "objective": {"kind": "dpo", "beta": 0.2},
+}
 
 
 def parsed(*arguments: str) -> RunConfig:
@@ -40,32 +47,71 @@ def test_later_wins(tmp_path: Path) -> None:
     assert parsed("--model", "stub").train.lr == 1e-4
     assert parsed("--model", "stub").train.max_grad_norm == 1.0
     toy = parsed("--model", "toy-sd15")
-    assert (toy.train.lr, toy.train.beta, toy.prompts.source) == (3e-2, 0.2, "shapes")
+    assert (toy.train.lr, toy.objective.beta, toy.prompts.source) == (3e-2, 0.2, "shapes")
+    assert (toy.pairs.tuned_steps, toy.pairs.min_gap) == ((14, 12, 10, 8, 6), 0.25)
     assert toy.iterations == TOY["iterations"]
-    file = "model: {path: toy-sd15}\ntrain: {lr: 0.5, beta: 0.3}"
+    file = "model: {path: toy-sd15}\ntrain: {lr: 0.5}\nobjective: {beta: 0.3}"
     found = from_yaml(tmp_path, file, "--train.lr", "0.7")
-    assert (found.train.lr, found.train.beta, found.iterations) == (0.7, 0.3, TOY["iterations"])
+    assert (found.train.lr, found.objective.beta, found.iterations) == (0.7, 0.3, TOY["iterations"])
     # The line's model decides about toy settings, not the file's.
     assert from_yaml(tmp_path, file, "--model", "stub").iterations == 40
 
 
 def test_a_runs_own_yaml_repeats_it(tmp_path: Path) -> None:
-    first = parsed("--model", "toy-sdxl", "--reward", "jpeg=0.5", "--sampler.tuned_steps", "20,3", "--train.beta", "1")
+    first = parsed(
+        "--model", "toy-sdxl", "--reward", "jpeg=0.5", "--pairs.tuned_steps", "20,3", "--objective.beta", "1"
+    )
     assert from_yaml(tmp_path, first.to_yaml()) == first
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--pairs.kind", "trajectory", "--reference.kind", "copied", "--reference.max_divergence", "null"),
+        ("--pairs.kind", "final", "--objective.kind", "rpo", "--timesteps.kind", "early", "--reward_scale", "snr"),
+        ("--pairs.kind", "sample", "--objective.kind", "ddpo", "--model.tuning.kind", "full"),
+    ],
+    ids=lambda arguments: arguments[1],
+)
+def test_so_does_that_of_another_choice(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    for model in ("stub", "toy-sdxl"):
+        first = parsed("--model", model, *arguments)
+        assert from_yaml(tmp_path, first.to_yaml()) == first
+
+
+def test_another_kind_leaves_the_settings_of_the_first_behind(tmp_path: Path) -> None:
+    """A job's min_gap and beta belong to its own pairs and objective."""
+    trajectory = parsed("--pairs.kind", "trajectory").pairs
+    assert (trajectory.kind, trajectory.min_gap) == ("trajectory", 0.0)
+    assert parsed("--objective.kind", "rpo").objective.beta is None
+    assert from_yaml(tmp_path, "pairs: {kind: final}", "--pairs.draws", "3").pairs.draws == 3
+    # The same kind said again keeps them.
+    assert parsed("--pairs.kind", "stepwise").pairs.min_gap == 0.25
+    assert parsed("--objective.kind", "dpo", "--objective.ratio_clip", "null").objective.beta == 0.2
 
 
 @pytest.mark.parametrize(
     ("arguments", "field", "value"),
     [
-        (["--sampler.tuned_steps", "20,10,5"], "sampler.tuned_steps", (20, 10, 5)),
-        (["--sampler.tuned_steps", "[20, 10]"], "sampler.tuned_steps", (20, 10)),
-        (["--sampler.tuned_steps=7"], "sampler.tuned_steps", (7,)),
-        (["--model.lora.targets", "to_q,to_out.0"], "model.lora.targets", ("to_q", "to_out.0")),
+        (["--pairs.tuned_steps", "20,10,5"], "pairs.tuned_steps", (20, 10, 5)),
+        (["--pairs.tuned_steps", "[20, 10]"], "pairs.tuned_steps", (20, 10)),
+        (["--pairs.tuned_steps=7"], "pairs.tuned_steps", (7,)),
+        (["--pairs.guidance.enabled", "true"], "pairs.guidance.enabled", True),
+        (["--pairs.kind", "trajectory", "--pairs.steps", "9,8"], "pairs.steps", (9, 8)),
+        (["--pairs.kind", "trajectory", "--pairs.steps", "null"], "pairs.steps", None),
+        (["--pairs.kind", "final", "--pairs.draws", "2"], "pairs.draws", 2),
+        (["--model.tuning.targets", "to_q,to_out.0"], "model.tuning.targets", ("to_q", "to_out.0")),
+        (["--model.tuning.kind", "full"], "model.tuning.copies_on", "device"),
+        (["--reference.kind", "copied", "--reference.every", "32"], "reference.every", 32),
+        (["--reference.kind", "copied", "--reference.max_divergence", "null"], "reference.max_divergence", None),
+        (["--timesteps.kind", "early", "--timesteps.gamma", "0.5"], "timesteps.gamma", 0.5),
+        (["--objective.kind", "rpo", "--objective.gather", "true"], "objective.gather", True),
+        (["--objective.kind", "rpo", "--objective.tau", "5e-1"], "objective.tau", 0.5),
         (["--evaluation.scorers", "clip,stub"], "evaluation.scorers", ("clip", "stub")),
         (["--train.betas", "0.8,0.9"], "train.betas", (0.8, 0.9)),
         (["--train.lr", "3e-5"], "train.lr", 3e-5),
-        (["--train.ratio_clip", "null"], "train.ratio_clip", None),
-        (["--train.ratio_clip", "0.2"], "train.ratio_clip", 0.2),
+        (["--objective.ratio_clip", "null"], "objective.ratio_clip", None),
+        (["--objective.ratio_clip", "0.2"], "objective.ratio_clip", 0.2),
         (["--train.mixed_precision", "no"], "train.mixed_precision", "no"),
         (["--train.gradient_checkpointing", "true"], "train.gradient_checkpointing", True),
         (["--model.resolution", "512"], "model.resolution", 512),
@@ -99,13 +145,28 @@ def test_rewards_add_up_from_the_command_line() -> None:
         (["--iteration", "3"], "did you mean --iterations?"),
         (["--train.learning_rate", "1"], "--train.learning_rate = '': no such setting; did you mean --train."),
         (["--train.betta=1"], "did you mean --train.beta"),
+        (["--objective.betta=1"], "did you mean --objective.beta"),
         (["--lr", "1"], "did you mean --train.lr?"),
         (["--rewards", "1"], "did you mean --reward?"),
-        (["--sampler.tuned_steps", "21,4"], "step 21 is outside the schedule; set steps between 1 and num_steps = 20"),
-        (["--sampler.tuned_steps", ""], "sampler.tuned_steps"),
+        (
+            ["--pairs.tuned_steps", "21,4"],
+            "pairs.tuned_steps: step 21 is outside the schedule; set steps between 1 and sampler.num_steps = 20",
+        ),
+        (["--pairs.tuned_steps", ""], "pairs.tuned_steps = []: Tuple should have at least 1 item"),
+        (["--sampler.tuned_steps", "4"], "did you mean --pairs.tuned_steps?"),
+        (
+            ["--pairs.kind", "pairwise"],
+            "pairs.kind = 'pairwise': no such kind; set one of 'stepwise', 'trajectory', 'f",
+        ),
+        (["--objective.kind", "ppo"], "objective.kind = 'ppo': no such kind; set one of 'dpo', 'rpo', 'sft', 'ddpo'"),
+        (["--pairs.draws", "2"], "pairs.draws = 2: pairs.kind = stepwise has no such setting; see --help"),
+        (["--reference.every", "8"], "reference.every = 8: reference.kind = fixed has no such setting; see --help"),
+        (["--model.tuning.copies_on", "cpu"], "model.tuning.copies_on = 'cpu': model.tuning.kind = lora has no such"),
+        (["--objective.kind", "ddpo"], "objective.kind = ddpo does not train on pairs.kind = stepwise; set pairs.kind"),
+        (["--timesteps.kind", "listed"], "timesteps.kind = listed is of re-noised pairs"),
         (["--rollout.tickets_per_iteration", "7", "--train.optimizer_steps", "2"], "to a multiple, 8 for instance"),
         (["--train.lr", "nan"], "train.lr = 'nan': Input should be a finite number"),
-        (["--model.family", "sd3"], "model.family = 'sd3': Input should be 'auto', 'sd15', 'sdxl' or 'stub'"),
+        (["--model.family", "flux"], "model.family = 'flux': Input should be 'auto', 'sd15', 'sdxl', 'sd3' or 'stub'"),
         (["--config", "/nowhere.yaml"], "--config = '/nowhere.yaml': cannot be read"),
     ],
 )
@@ -120,12 +181,12 @@ def test_a_refusal_says_what_to_set(arguments: list[str], message: str) -> None:
         ("iteration: 3", "did you mean iterations?"),
         ("trian: {lr: 1}", "trian = '': no such setting; did you mean train"),
         ("rewards: [{scorer: jpeg, weigth: 2}]", "rewards.0.weigth = '': no such setting; did you mean rewards.0.w"),
-        ("train: 3", "train = 3: it is a group; set its members by name: adam_eps, beta, betas"),
+        ("train: 3", "train = 3: it is a group; set its members by name: adam_eps, betas, gradient_check"),
         ("train:", "train = None: it is a group"),
-        ("model: toy-sdxl", "model = 'toy-sdxl': it is a group; set its members by name: dtype, family, lora.rank"),
+        ("model: toy-sdxl", "model = 'toy-sdxl': it is a group; set its members by name: dtype, family, path, reso"),
         ("model: 3", "model = 3: it is a group"),
         ("model: {path: 3}", "model.path = 3: Input should be a valid string"),
-        ("rewards: [jpeg]", "rewards.0 = 'jpeg': it is a group; set its members by name: options, scorer, weight"),
+        ("rewards: [jpeg]", "rewards.0 = 'jpeg': it is a group; set its members by name: environment, options, scorer"),
         ("rewards: jpeg", "rewards = 'jpeg': Input should be a valid tuple"),
         ("just words", "--config = "),
         ("a: [", "cannot be read"),
@@ -169,7 +230,15 @@ def test_a_bad_setting_ends_a_job_with_one_line() -> None:
 def test_the_jobs_defaults_are_valid(job: str) -> None:
     namespace: dict[str, Any] = {"__name__": job}
     exec((ROOT / "jobs" / f"{job}.py").read_text(), namespace)
-    config = parse("", namespace["DEFAULTS"], [])
+    defaults = namespace["DEFAULTS"]
+    offline = defaults["pairs"]["kind"] == "dataset"
+    if offline:
+        with pytest.raises(ConfigError, match=r"pairs.path is empty; set the parquet file"):
+            parse("", defaults, [])
+    config = parse("", defaults, ["--pairs.path", "pickapic"] if offline else [])
     samples = config.iterations * config.rollout.tickets_per_iteration * config.rollout.samples_per_ticket
-    assert samples == 10_240  # the paper's 10,000
-    assert parse("", namespace["DEFAULTS"], ["--model", "toy-sdxl", "--reward", "jpeg"]).iterations == TOY["iterations"]
+    # The paper's 10,000; of a dataset 2000 steps of 256 pairs, an eighth of the papers'.
+    assert samples == (2000 * 256 if offline else 10_240)
+    toy = parse("", defaults, ["--model", f"toy-{job.rpartition('_')[2]}"])
+    assert toy.iterations == TOY["iterations"]
+    assert (toy.pairs.kind, toy.objective.kind) == (config.pairs.kind, config.objective.kind)

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
-from typing import Any
+import itertools
+from collections.abc import Iterator
+from typing import Any, get_args
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
-from rayalign.config import RunConfig, SamplerConfig
+from rayalign.config import (
+    DatasetPairs,
+    FinalPairs,
+    GuidanceConfig,
+    Pairs,
+    RunConfig,
+    SamplePairs,
+    StepwisePairs,
+    TrajectoryPairs,
+)
+from rayalign.objectives.table import OBJECTIVES
 
 
 def test_defaults_are_a_valid_run_and_survive_yaml() -> None:
@@ -17,8 +29,8 @@ def test_defaults_are_a_valid_run_and_survive_yaml() -> None:
     assert str(config.folder) == "runs/tailorpo"
 
 
-def changed(config: RunConfig, field: str, value: Any) -> RunConfig:
-    tree = config.model_dump(mode="json")
+def changed(config: RunConfig, field: str, value: Any, **groups: Any) -> RunConfig:
+    tree = config.model_dump(mode="json") | groups
     *path, name = field.split(".")
     group = tree
     for part in path:
@@ -42,10 +54,19 @@ HARMLESS = {
 HARMFUL = {
     "seed": 1,
     "model.path": "toy-sd15",
-    "model.lora.rank": 8,
-    "sampler.tuned_steps": [20, 10],
+    "model.tuning.rank": 8,
+    "model.tuning": {"kind": "full"},
+    "sampler.eta": 0.5,
+    "pairs.tuned_steps": [20, 10],
+    "pairs.min_gap": 0.1,
+    "pairs.guidance.enabled": True,
+    "pairs": {"kind": "trajectory"},
     "train.lr": 1e-4,
-    "train.ratio_clip": None,
+    "objective.ratio_clip": None,
+    "objective": {"kind": "sft"},
+    "reference": {"kind": "copied"},
+    "timesteps": {"kind": "early"},
+    "reward_scale": "snr",
     "rollout.samples_per_ticket": 2,
     "prompts.source": "shapes",
     "rewards": [{"scorer": "jpeg", "weight": 2.0}],
@@ -62,16 +83,47 @@ def test_the_hash_sees_what_is_learned() -> None:
     assert len({RunConfig().hash(), *hashes}) == 1 + len(HARMFUL)
 
 
+SAMPLE, DDPO = {"kind": "sample"}, {"kind": "ddpo"}
+RPO, FINAL = {"kind": "rpo"}, {"kind": "final"}
+
+
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ({"sampler": {"tuned_steps": [21]}}, "step 21 is outside the schedule; set steps between 1 and num_steps = 20"),
-        ({"sampler": {"tuned_steps": [0]}}, "step 0 is outside the schedule"),
+        (
+            {"pairs": {"tuned_steps": [21]}},
+            r"pairs.tuned_steps: step 21 is outside the schedule; set steps between 1 and sampler.num_steps = 20",
+        ),
+        ({"pairs": {"tuned_steps": [0]}}, "pairs.tuned_steps: step 0 is outside the schedule"),
+        ({"pairs": {"kind": "trajectory", "steps": [21]}}, "pairs.steps: step 21 is outside the schedule"),
+        ({"pairs": SAMPLE | {"steps": [0]}, "objective": DDPO}, "pairs.steps: step 0 is outside the schedule"),
         ({"sampler": {"num_steps": 10}}, "step 20 is outside the schedule"),
-        ({"sampler": {"tuned_steps": [4, 4]}}, "a step stands twice"),
-        ({"sampler": {"tuned_steps": []}}, "at least 1 item"),
+        ({"pairs": {"tuned_steps": [4, 4]}}, "a step stands twice"),
+        ({"pairs": {"tuned_steps": []}}, "at least 1 item"),
+        ({"pairs": {"num_candidates": 1}}, "greater than or equal to 2"),
+        ({"pairs": {"kind": "nothing"}}, "expected tags"),
+        ({"pairs": {"draws": 2}}, "pairs.stepwise.draws\n  Extra inputs"),
+        (
+            {"pairs": SAMPLE},
+            "objective.kind = dpo does not train on pairs.kind = sample; set pairs.kind to stepwise, t",
+        ),
+        (
+            {"objective": DDPO},
+            "objective.kind = ddpo does not train on pairs.kind = stepwise; set pairs.kind to sample",
+        ),
+        (
+            {"pairs": SAMPLE | {"group": 3}, "objective": DDPO},
+            "= 4 does not divide into groups of pairs.group = 3; set",
+        ),
+        ({"timesteps": {"kind": "listed"}}, "timesteps.kind = listed is of re-noised pairs; with pairs.kind = stepwis"),
+        ({"timesteps": {"kind": "early", "gamma": 1.1}}, "less than or equal to 1"),
+        ({"pairs": {"kind": "dataset"}}, "pairs.path is empty; set the parquet file, JSONL or folder"),
+        ({"objective": RPO, "train": {"micro_batch": 1}}, "with one pair it silently is DPO; set rollout.samples_per_"),
+        ({"objective": RPO, "rollout": {"samples_per_ticket": 1}}, "with one pair it silently is DPO"),
+        ({"objective": {"beta": 0}}, "greater than 0"),
+        ({"reference": {"kind": "copied", "every": 0}}, "greater than or equal to 1"),
+        ({"reference": {"kind": "copied", "max_divergence": 0}}, "greater than 0"),
         ({"sampler": {"eta": 0}}, "greater than 0"),
-        ({"sampler": {"num_candidates": 1}}, "greater than or equal to 2"),
         ({"train": {"optimizer_steps": 3}}, "= 16 does not divide into .* = 3; set it to a multiple, 18 for instance"),
         ({"placement": {"train": {"num": 32}}}, "set it to a multiple, 32 for instance"),
         ({"placement": {"scorer": {"min": 3}}}, "max = 1 is below min = 3"),
@@ -97,9 +149,63 @@ def test_yamls_no_is_a_word_here() -> None:
 
 def test_calls_per_trajectory_by_hand() -> None:
     # 20 steps, one more look for the loser at each of 5 tuned; two more with three candidates; none at step 1.
-    assert SamplerConfig().calls_per_trajectory == 25
-    assert SamplerConfig(num_candidates=3).calls_per_trajectory == 30
-    assert SamplerConfig(tuned_steps=(20, 1)).calls_per_trajectory == 21
+    assert StepwisePairs().calls_per_trajectory(20) == 25
+    assert StepwisePairs(num_candidates=3).calls_per_trajectory(20) == 30
+    assert StepwisePairs(tuned_steps=(20, 1)).calls_per_trajectory(20) == 21
+    # Guidance: one more with gradient, one at the moved winner; none at step 1.
+    assert StepwisePairs(guidance=GuidanceConfig(enabled=True)).calls_per_trajectory(20) == 35
+    assert StepwisePairs(tuned_steps=(20, 1), guidance=GuidanceConfig(enabled=True)).calls_per_trajectory(20) == 23
+    # Whole trajectories branch nowhere, and a dataset's were drawn by somebody else.
+    assert [pairs.calls_per_trajectory(20) for pairs in (TrajectoryPairs(), FinalPairs(), SamplePairs())] == [20] * 3
+    assert DatasetPairs().calls_per_trajectory(20) == 0
+
+
+def test_pairs_per_ticket_by_hand() -> None:
+    # 4 samples, 5 tuned steps; all of 20 steps but the last; a finished picture has no step.
+    assert RunConfig().pairs_per_ticket == 20
+    assert RunConfig(pairs=TrajectoryPairs()).pairs_per_ticket == 76
+    assert RunConfig(pairs=TrajectoryPairs(steps=(20, 1))).pairs_per_ticket == 8
+    assert RunConfig(pairs=FinalPairs()).pairs_per_ticket == 4
+    assert changed(RunConfig(), "pairs", SAMPLE, objective=DDPO).pairs_per_ticket == 76
+
+
+@pytest.mark.parametrize(
+    ("group", "kind"),
+    [("pairs", "stepwise"), ("objective", "dpo"), ("reference", "fixed"), ("timesteps", "uniform")],
+)
+def test_a_choice_without_a_kind_is_the_usual_one(group: str, kind: str) -> None:
+    assert getattr(RunConfig.model_validate({group: {}}), group).kind == kind
+
+
+def test_one_setting_of_the_usual_kind_can_be_set_alone() -> None:
+    config = RunConfig.model_validate({"model": {"tuning": {"rank": 2}}, "objective": {"beta": 2.0}})
+    assert (config.model.tuning.kind, config.model.tuning.rank) == ("lora", 2)
+    assert (config.objective.kind, config.objective.beta) == ("dpo", 2.0)
+
+
+def combinations() -> Iterator[tuple[dict[str, Any], str, str]]:
+    """Every objective on every kind of pairs that it trains on, with every reference and timestep rule that fits."""
+    pairs = [member() for member in get_args(get_args(Pairs)[0])]
+    for objective, source in itertools.product(OBJECTIVES, pairs):
+        if source.rows not in objective.rows:
+            continue
+        rules = ("uniform", "early", "listed") if source.rows == "clean" else ("uniform", "early")
+        chosen = {"kind": source.kind} | ({"path": "a-folder"} if source.kind == "dataset" else {})
+        for reference, timesteps in itertools.product(("fixed", "copied"), rules):
+            kind = objective.model_fields["kind"].default
+            yield {"pairs": chosen, "objective": {"kind": kind}}, reference, timesteps
+
+
+def test_every_combination_is_a_valid_run_and_survives_yaml() -> None:
+    found = []
+    for tree, reference, timesteps in combinations():
+        config = RunConfig.model_validate(
+            tree | {"reference": {"kind": reference}, "timesteps": {"kind": timesteps}, "reward_scale": "snr"}
+        )
+        assert RunConfig.model_validate(yaml.safe_load(config.to_yaml())) == config
+        found.append(config.hash())
+    # DPO, RPO and SFT on step-wise and trajectory pairs (2 x 2 each) and two kinds of clean ones (2 x 3); DDPO on one.
+    assert len(set(found)) == len(found) == 3 * (2 * 4 + 2 * 6) + 4
 
 
 def test_nothing_changes_after_validation() -> None:

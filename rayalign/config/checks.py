@@ -1,0 +1,60 @@
+"""What must hold between the groups of a run. Each message names the setting and what to set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rayalign.config.learning import ListedTimesteps
+from rayalign.config.pairs import DatasetPairs, SamplePairs
+
+if TYPE_CHECKING:
+    from rayalign.config.run import RunConfig
+
+
+def check_divisible(config: RunConfig) -> None:
+    """Raises ValueError unless tickets divide into optimiser steps, workers and groups, and scorers stand once."""
+    tickets = config.rollout.tickets_per_iteration
+    share = config.train.optimizer_steps * config.placement.train.num
+    if tickets % share:
+        raise ValueError(
+            f"rollout.tickets_per_iteration = {tickets} does not divide into train.optimizer_steps x "
+            f"placement.train.num = {share}; set it to a multiple, {-(-tickets // share) * share} for instance"
+        )
+    names = config.all_scorers
+    if len(set(names)) != len(names):
+        raise ValueError(f"rewards and evaluation.scorers: a scorer stands twice in {names}; name each once")
+    if isinstance(config.pairs, SamplePairs) and config.rollout.samples_per_ticket % config.pairs.group:
+        raise ValueError(
+            f"rollout.samples_per_ticket = {config.rollout.samples_per_ticket} does not divide into groups of "
+            f"pairs.group = {config.pairs.group}; set it to a multiple"
+        )
+
+
+def check_choices(config: RunConfig) -> None:
+    """Raises ValueError where pairs, objective, timesteps and sampler do not go together."""
+    pairs, objective, steps = config.pairs, config.objective, config.sampler.num_steps
+    # Clean pairs are not tied to a step.
+    for step in pairs.steps_on(steps) if pairs.rows != "clean" else ():
+        if not 1 <= step <= steps:
+            name = "tuned_steps" if pairs.kind == "stepwise" else "steps"
+            raise ValueError(
+                f"pairs.{name}: step {step} is outside the schedule; set steps between 1 and "
+                f"sampler.num_steps = {steps}"
+            )
+    if pairs.rows not in objective.rows:
+        fits = "sample" if objective.rows == frozenset({"sample"}) else "stepwise, trajectory, final or dataset"
+        raise ValueError(
+            f"objective.kind = {objective.kind} does not train on pairs.kind = {pairs.kind}; set pairs.kind to {fits}"
+        )
+    if isinstance(config.timesteps, ListedTimesteps) and pairs.rows != "clean":
+        raise ValueError(
+            f"timesteps.kind = listed is of re-noised pairs; with pairs.kind = {pairs.kind} set the steps in pairs"
+        )
+    if isinstance(pairs, DatasetPairs) and not pairs.path:
+        raise ValueError("pairs.path is empty; set the parquet file, JSONL or folder that holds the pairs")
+    smallest = min(config.rollout.samples_per_ticket, config.train.micro_batch)
+    if objective.contrasts and smallest < 2 and not objective.gathers:
+        raise ValueError(
+            f"objective.kind = {objective.kind} contrasts the pairs of a micro-batch, and with one pair it silently is "
+            "DPO; set rollout.samples_per_ticket and train.micro_batch to at least 2"
+        )

@@ -1,0 +1,133 @@
+"""The run as a whole: its groups, and what must hold between them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from rayalign.config.checks import check_choices, check_divisible
+from rayalign.config.learning import FixedReference, Reference, Timesteps, TrainConfig, UniformTimesteps
+from rayalign.config.model import ModelConfig
+from rayalign.config.pairs import Pairs, StepwisePairs
+from rayalign.config.placement import PlacementConfig, ServiceConfig
+from rayalign.objectives.dpo import DPO
+from rayalign.objectives.table import union
+from rayalign.settings import AboveZero, Positive, Settings
+
+if TYPE_CHECKING:
+    from rayalign.objectives.base import Objective
+else:
+    Objective = union()
+
+
+class SamplerConfig(Settings):
+    num_steps: Positive = Field(20, description="denoising steps of a trajectory")
+    eta: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="DDIM noise; 0 has no log-probability")
+    guidance_scale: Annotated[float, Field(ge=1)] = Field(
+        5.0, description="classifier-free guidance, the same in sampling and in training; 1 turns it off"
+    )
+    flow_noise: AboveZero = Field(0.7, description="noise level a of a rectified flow's SDE (SD 3); DDIM uses eta")
+
+
+class PromptsConfig(Settings):
+    source: str = Field("animals", min_length=1, description="animals, shapes, or a .txt, .jsonl or .parquet file")
+    heldout: str | None = Field(None, description="prompts of the before/after pictures; the same source where null")
+    column: str = Field("prompt", description="column or key that holds the prompt (.jsonl, .parquet)")
+
+
+class RewardConfig(Settings):
+    scorer: str = Field(min_length=1, description="name from the table, or my_package.my_module:MyScorer")
+    weight: float = Field(1.0, description="factor in the weighted sum that ranks candidates")
+    options: dict[str, Any] = Field(default_factory=dict, description="passed to the scorer")
+    environment: str | None = Field(
+        None,
+        description="where the scorer runs if not beside everything else: an environment's folder, its interpreter, or "
+        "image:registry/name:tag; null makes the one that it needs, if any",
+    )
+
+
+class RolloutConfig(Settings):
+    samples_per_ticket: Positive = Field(4, description="trajectories drawn together (batch size of one ticket)")
+    tickets_per_iteration: Positive = Field(16, description="tickets an iteration generates, then trains on")
+    max_lag: Annotated[int, Field(ge=0, le=1)] = Field(
+        0, description="0: generate, then train; 1: generate the next iteration while this one trains"
+    )
+    tickets_in_flight: Positive = Field(2, description="tickets one actor works on; one denoises, others await scores")
+
+
+class EvaluationConfig(Settings):
+    num_prompts: Positive = Field(16, description="held-out prompts of the before/after comparison")
+    seeds_per_prompt: Positive = Field(4, description="images of each, same seeds before and after")
+    batch: Positive = Field(8, description="images drawn together")
+    scorers: tuple[str, ...] = Field((), description="held-out scorers: measured, never trained on")
+
+
+class RunConfig(Settings):
+    """One run. `--config config.yaml` of a run's folder repeats it."""
+
+    name: str = Field("tailorpo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="folder of the run in output")
+    output: str = Field("runs", min_length=1, description="folder of all runs; on a cluster one that every node sees")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="of every random draw")
+    iterations: Positive = Field(10, description="times to generate and train")
+    model: ModelConfig = ModelConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    prompts: PromptsConfig = PromptsConfig()
+    rewards: tuple[RewardConfig, ...] = Field((RewardConfig(scorer="jpeg"),), min_length=1, description="--reward")
+    pairs: Pairs = StepwisePairs()
+    objective: Objective = DPO()
+    reference: Reference = FixedReference()
+    timesteps: Timesteps = UniformTimesteps()
+    reward_scale: Literal["constant", "snr"] = Field(
+        "constant", description="factor inside the sigmoid; snr: from 1 (clean) to 2 (noisy), as Rethinking DPO does"
+    )
+    rollout: RolloutConfig = RolloutConfig()
+    train: TrainConfig = TrainConfig()
+    placement: PlacementConfig = PlacementConfig()
+    service: ServiceConfig = ServiceConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    keep_checkpoints: Positive = Field(3, description="newest checkpoints kept; older ones are removed")
+    max_failures: Annotated[int, Field(ge=0)] = Field(3, description="times the train workers may be restarted")
+    stall_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        1800.0, description="stop with an error if no iteration, ticket or image gets done for this long"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        check_divisible(self)
+        check_choices(self)
+        return self
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.output).expanduser() / self.name
+
+    @property
+    def scorer_names(self) -> list[str]:
+        """Guiding scorers, in the order of every per-scorer column."""
+        return [reward.scorer for reward in self.rewards]
+
+    @property
+    def pairs_per_ticket(self) -> int:
+        """Rows of a ticket's table, dropped ones included."""
+        return self.rollout.samples_per_ticket * len(self.pairs.steps_on(self.sampler.num_steps))
+
+    @property
+    def all_scorers(self) -> list[str]:
+        """Guiding scorers, then held-out ones."""
+        return [*self.scorer_names, *self.evaluation.scorers]
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def hash(self) -> str:
+        """Of the settings that decide what is learned. Those that only decide where and how long are left out."""
+        harmless = {"name", "output", "iterations", "placement", "service", "keep_checkpoints", "max_failures"}
+        learned = self.model_dump(mode="json", exclude=harmless | {"stall_timeout_s", "evaluation"})
+        learned["rollout"].pop("tickets_in_flight")
+        learned["prompts"].pop("heldout")
+        return hashlib.blake2b(json.dumps(learned, sort_keys=True).encode(), digest_size=8).hexdigest()
