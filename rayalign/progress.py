@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 
-from rayalign.records import IterationRecord
+from rayalign.records import BROKEN_STATUSES, IterationRecord
 
 
 class Progress:
@@ -41,8 +42,8 @@ class Progress:
         left = self._pace(now, done) * (self._iterations - done)
         self._clear()
         print(
-            f"iteration {done:>3}/{self._iterations}  reward {reward:9.4f} ({reward - self._start_reward:+.4f})  "
-            f"loss {record.metrics['loss']:.4f}  accuracy {record.metrics['accuracy']:.2f}  "
+            f"iteration {done:>3}/{self._iterations}  {_reward(reward, self._start_reward)}"
+            f"loss {record.metrics['loss']:.4f}  {_accuracy(record)}"
             f"{pairs / max(now - self._last, 1e-9):6.1f} pairs/s  {dropped(record)}left {clock(left)}",
             flush=True,
         )
@@ -62,10 +63,26 @@ class Progress:
             self._width = 0
 
 
+def _reward(reward: float, start: float) -> str:
+    """A preference set brings no rewards; then there are none to show."""
+    return "" if math.isnan(reward) else f"reward {reward:9.4f} ({reward - start:+.4f})  "
+
+
+def _accuracy(record: IterationRecord) -> str:
+    """Share of pairs that the policy ranks as labelled; objectives without pairs have none."""
+    return f"accuracy {record.metrics['accuracy']:.2f}  " if "accuracy" in record.metrics else ""
+
+
 def dropped(record: IterationRecord) -> str:
-    """"3 ties, 1 unscored  ", or nothing."""
-    named = (("pairs_tie", "ties"), ("pairs_score_failed", "unscored"))
-    parts = [f"{record.counts[key]} {word}" for key, word in named if record.counts[key]]
+    """ "3 ties, 1 unscored  ", or nothing."""
+    named = (
+        ("pairs_tie", "ties"),
+        ("pairs_small_gap", "too close"),
+        ("pairs_score_failed", "unscored"),
+        ("pairs_unlabelled", "unlabelled"),
+        *((f"pairs_{status}", status.replace("_", " ")) for status in BROKEN_STATUSES),
+    )
+    parts = [f"{record.counts[key]} {word}" for key, word in named if record.counts.get(key)]
     return ", ".join(parts) + "  " if parts else ""
 
 

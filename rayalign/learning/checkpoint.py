@@ -2,7 +2,7 @@
 
     checkpoints/iteration-000003/
       policy.safetensors  reference.safetensors  [previous.safetensors]  optimizer.safetensors
-      state.json      iteration, version, config hash
+      state.json      iteration, config hash, state of the reference's rule
       manifest.json   size and blake2b of every file; written last, so without it the folder does not count
 
 Nothing random is stored: every draw of a run is a function of (seed, iteration, slot), see `records.derive_seed`.
@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Checkpoint:
     reference: Arrays
     optimizer: Arrays
     previous: Arrays | None = None
+    rules: dict[str, Any] = field(default_factory=dict)  # of the reference's rule: steps, copies, whether it is frozen
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
@@ -50,7 +51,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         parts["previous"] = checkpoint.previous
     for name, arrays in parts.items():
         save_file({key: np.asarray(value, order="C") for key, value in arrays.items()}, partial / f"{name}.safetensors")
-    state = {"iterations_done": checkpoint.iterations_done, "config_hash": checkpoint.config_hash}
+    state = {name: getattr(checkpoint, name) for name in ("iterations_done", "config_hash", "rules")}
     (partial / "state.json").write_text(json.dumps(state))
     manifest = {path.name: _fingerprint(path) for path in sorted(partial.iterdir())}
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))

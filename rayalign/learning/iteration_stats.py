@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rayalign.errors import RunStopped
 from rayalign.records import IterationRecord
@@ -21,7 +22,7 @@ class IterationStats:
         # Sum, sum of squares and count of the combined reward, then of each scorer.
         self.rewards = np.zeros((1 + len(scorers), 3))
         self.rollout_s = self.scoring_s = self.waiting_s = 0.0
-        self.trajectories = self.denoiser_calls = 0.0
+        self.trajectories = self.denoiser_calls = self.guided = 0.0
         self.lag_max = 0.0
         self.bytes_moved = 0.0
 
@@ -36,7 +37,8 @@ class IterationStats:
         self.scoring_s += head["ticket_scoring_s"]
         self.bytes_moved += table.nbytes
         samples = np.unique(table["sample"].to_numpy(), return_index=True)[1]
-        self.trajectories += len(samples)
+        self.trajectories += float(table["trajectories"].to_numpy()[samples].sum())
+        self.guided += float(pc.sum(table["guided"].cast("int32")).as_py())
         self.denoiser_calls += float(table["denoiser_calls"].to_numpy()[samples].sum())
         finals = np.array(table["final_scores"].take(pa.array(samples)).to_pylist(), dtype=np.float64)
         combined = table["final_reward"].to_numpy()[samples].astype(np.float64)
@@ -80,6 +82,7 @@ class IterationStats:
         counts = counts | {
             "trajectories": round(self.trajectories),
             "denoiser_calls": round(self.denoiser_calls),
+            "pairs_guided": round(self.guided),
             "pair_bytes": round(self.bytes_moved),
         }
         seconds = seconds | {"rollout": self.rollout_s, "scoring": self.scoring_s, "waiting": self.waiting_s}
@@ -88,5 +91,5 @@ class IterationStats:
 
 
 _WHOLE_TICKET = ("iteration", "slot", "policy_version", "ticket_rollout_s", "ticket_scoring_s")
-_SCALARS = ("rollout_s", "scoring_s", "waiting_s", "trajectories", "denoiser_calls", "lag_max", "bytes_moved")
+_SCALARS = ("rollout_s", "scoring_s", "waiting_s", "trajectories", "denoiser_calls", "guided", "lag_max", "bytes_moved")
 _LARGEST = ("lag_max", "waiting_s")

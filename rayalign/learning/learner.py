@@ -1,4 +1,4 @@
-"""Pairs -> loss -> optimiser step. Knows nothing of Ray: a benchmark on one GPU and a Ray Train worker both use it.
+"""Rows -> loss -> optimiser step. Knows nothing of Ray: a benchmark on one GPU and a Ray Train worker both use it.
 
 One optimiser step takes a fixed number of tickets from each worker. Losses are summed, and the gradient is divided
 by the number of pairs kept on all workers together, so that dropped pairs and the number of workers change nothing.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
 from contextlib import nullcontext
 
 import pyarrow as pa
@@ -16,9 +15,22 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from rayalign.algorithms.tailorpo import tailorpo_loss
-from rayalign.config import TrainConfig
-from rayalign.learning.batches import PairBatch, blank, count_statuses, kept_rows, micro_batches
+from rayalign.algorithms.reward_scale import snr_scale
+from rayalign.config import RunConfig, TrainConfig
+from rayalign.learning.batches import (
+    PairBatch,
+    blank,
+    contrast_groups,
+    count_statuses,
+    kept_rows,
+    micro_batches,
+    to_batch,
+)
+from rayalign.learning.gathering import gather_rows
+from rayalign.learning.meter import Meter
+from rayalign.learning.noising import draw_noise, draw_timesteps, weights_by_step
+from rayalign.learning.reference import ReferenceRule
+from rayalign.learning.views import RenoisedView, TransitionView, Winners
 from rayalign.models.text_to_image import TextToImage
 
 
@@ -32,78 +44,116 @@ def make_accelerator(config: TrainConfig, device: str) -> Accelerator:
 
 
 class Learner:
-    """The policy's optimiser and the sums of an iteration's metrics."""
+    """The policy's optimiser, the reference's rule, and the sums of an iteration's metrics."""
 
-    def __init__(self, model: TextToImage, config: TrainConfig, accelerator: Accelerator) -> None:
-        self.model, self.config, self.accelerator = model, config, accelerator
+    def __init__(self, model: TextToImage, config: RunConfig, accelerator: Accelerator) -> None:
+        self.model, self.run, self.config, self.accelerator = model, config, config.train, accelerator
+        self.objective, self.draws = config.objective, getattr(config.pairs, "draws", 1)
+        self._on_policy = config.pairs.kind != "dataset"
         model.weights.unfuse()
-        if config.gradient_checkpointing:
-            model.pipe.unet.enable_gradient_checkpointing()
+        if config.train.gradient_checkpointing:
+            model.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
         parameters = model.weights.parameters("policy")
         optimizer = torch.optim.AdamW(
             parameters,
-            lr=config.lr,
-            betas=config.betas,
-            eps=config.adam_eps,
-            weight_decay=config.weight_decay,
+            lr=self.config.lr,
+            betas=self.config.betas,
+            eps=self.config.adam_eps,
+            weight_decay=self.config.weight_decay,
             foreach=False,
         )
         model.trainable, self.optimizer = accelerator.prepare(model.denoiser, optimizer)
+        self.reference = ReferenceRule(config.reference, model, self._mean_over_workers)
+        steps = config.pairs.steps_on(config.sampler.num_steps)
+        # Finished images are drawn at their timestep by its probability; transitions weigh by it.
+        self._weights = {0: 1.0} if config.pairs.rows == "clean" else weights_by_step(config.timesteps, steps)
+        self.meter = Meter(config.objective.metrics)
         self._start_step()
-        self._start_iteration()
 
     def _start_step(self) -> None:
         self._kept_in_step = 0
+        self._winners: Winners | None = None
 
-    def _start_iteration(self) -> None:
-        self._sums: defaultdict[str, float] = defaultdict(float)
-        self._training_s = 0.0
+    def add_ticket(self, table: pa.Table, last_of_step: bool, position: int = 0) -> None:
+        """Accumulates the gradient of one ticket's kept pairs. Workers exchange gradients on the last of a step.
 
-    def add_ticket(self, table: pa.Table, last_of_step: bool) -> None:
-        """Accumulates the gradient of one ticket's kept pairs. Workers exchange gradients on the last of a step."""
+        `position` counts this worker's tickets in the iteration: workers that contrast their pairs with one another
+        draw their shared timestep by it.
+        """
         started = time.perf_counter()
-        for status, count in count_statuses(table).items():
-            self._sums[f"pairs_{status}"] += count
-        kept = kept_rows(table)
-        batches = micro_batches(kept, self.config.micro_batch, self.model.device)
-        for position, batch in enumerate(batches):
-            self._backward(batch, weight=1.0, exchange=last_of_step and position == len(batches) - 1)
+        self.meter.count({f"pairs_{status}": count for status, count in count_statuses(table).items()})
+        batches = self._micro_batches(table)
+        for draw in range(self.draws):
+            for number, batch in enumerate(batches):
+                last = draw == self.draws - 1 and number == len(batches) - 1
+                self._backward(batch, draw, position, exchange=last_of_step and last)
         if last_of_step and not batches:
-            # Every worker must take part in the exchange: one dropped row with weight 0 stands in.
-            self._backward(blank(micro_batches(table.slice(0, 1), 1, self.model.device)[0]), weight=0.0, exchange=True)
-            self._sums["padding_calls"] += 1
-        self._kept_in_step += len(kept)
-        self._training_s += time.perf_counter() - started
+            # Every worker must take part in the exchange: one dropped row that weighs nothing stands in.
+            row = to_batch(table.slice(0, 1), self.model.kernel, self.model.device)
+            self._backward(blank(row), 0, position, exchange=True)
+            self.meter.count({"padding_calls": 1})
+        self._kept_in_step += len(kept_rows(table)) * self.draws
+        self.meter.training_s += time.perf_counter() - started
 
-    def _backward(self, batch: PairBatch, weight: float, exchange: bool) -> None:
+    def _micro_batches(self, table: pa.Table) -> list[PairBatch]:
+        kernel, device = self.model.kernel, self.model.device
+        if self.objective.gathers:
+            # Dropped rows keep their place: every worker must make the same calls for the same shapes.
+            whole = contrast_groups(table, len(table))
+            return [blank(to_batch(rows, kernel, device)) for rows in whole]
+        if self.objective.contrasts:
+            groups = contrast_groups(kept_rows(table), self.config.micro_batch)
+            return [to_batch(rows, kernel, device) for rows in groups]
+        return micro_batches(kept_rows(table), self.config.micro_batch, kernel, device)
+
+    def _backward(self, batch: PairBatch, draw: int, position: int, exchange: bool) -> None:
         waits = nullcontext() if exchange else self.accelerator.no_sync(self.model.trainable)
         with waits:
-            loss_B, details = self.losses(batch)
-            self.accelerator.backward(weight * loss_B.sum())
-        if weight:
-            self._sums["loss"] += float(loss_B.detach().sum())
-            for name, value in details.items():
-                self._sums[name] += float(value.sum())
+            view = self.view(batch, draw, position)
+            loss_B, details = self.objective.losses(view)
+            weight_B = self._weight(batch)
+            self.accelerator.backward((weight_B * loss_B).sum())
+        if batch.valid.any():
+            self._winners = view.winners()
+            self.meter.add(loss_B, details, batch.valid, self.model.kernel.to_unit(view.t_B))
 
-    def losses(self, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of each pair (B,), with one reference and one policy call for the pair."""
-        model = self.model
-        text = model.encode(batch.prompts)
-        with torch.no_grad():
-            reference = model.denoise(batch.x_t, batch.timestep, text, "reference")
-        policy = model.denoise(batch.x_t, batch.timestep, text, "policy")
-        steps = batch.x_t, batch.timestep, batch.timestep_prev
-        mean_reference, std, _ = model.kernel.transition(reference, *steps)
-        mean_policy, _, _ = model.kernel.transition(policy, *steps)
-        return tailorpo_loss(
-            batch.winner, batch.loser, mean_policy, mean_reference, std, self.config.beta, self.config.ratio_clip
-        )
+    def _weight(self, batch: PairBatch) -> Tensor:
+        """(B,): 0 for rows that only keep their place, else what the timestep weighs."""
+        weights = torch.tensor([self._weights[step] for step in batch.steps], device=batch.valid.device)
+        return weights * batch.valid
+
+    def view(self, batch: PairBatch, draw: int = 0, position: int = 0) -> TransitionView | RenoisedView:
+        """The micro-batch as the objective sees it; of finished images, re-noised by draw number `draw`."""
+        kernel, seed = self.model.kernel, self.run.seed
+        if batch.rows != "clean":
+            return TransitionView(self.model, batch, batch.timestep, self._scale(batch.timestep), self._gather)
+        keys = self._timestep_keys(batch, position)
+        t_B = draw_timesteps(seed, keys, draw, self.run.timesteps, kernel, self.model.device)
+        noise = draw_noise(seed, batch.keys, draw, batch.latents["winner"])
+        return RenoisedView(self.model, batch, t_B, self._scale(t_B), self._gather, noise, self._on_policy)
+
+    def _timestep_keys(self, batch: PairBatch, position: int) -> list[tuple[int, int, int]]:
+        """One timestep a pair; one for all that are set against each other, over workers too."""
+        if self.objective.gathers:
+            return [(iteration, -1, position) for iteration, _, _ in batch.keys]
+        if self.objective.contrasts:
+            return [(iteration, slot, -1) for iteration, slot, _ in batch.keys]
+        return batch.keys
+
+    def _scale(self, t_B: Tensor) -> Tensor:
+        if self.run.reward_scale == "constant":
+            return torch.ones(len(t_B), device=t_B.device)
+        return snr_scale(self.model.kernel.snr(t_B), self.model.kernel.snr_range())
+
+    def _gather(self, values: Tensor) -> Tensor:
+        return gather_rows(values, self.accelerator.process_index, self.accelerator.num_processes)
 
     def step(self) -> None:
         """One optimiser step on what was added. Skipped and counted if no pair was kept or a gradient is not finite."""
         started = time.perf_counter()
         kept = int(self._reduce({"kept": self._kept_in_step})["kept"])
         parameters = self.model.weights.parameters("policy")
+        norm = math.nan
         if kept:
             self.accelerator.unscale_gradients(self.optimizer)
             # DDP has averaged over the workers; what is wanted is the mean over all kept pairs.
@@ -111,39 +161,28 @@ class Learner:
                 assert parameter.grad is not None  # a pair was kept, so there was a backward pass
                 parameter.grad.mul_(self.accelerator.num_processes / kept)
             norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm))
-        usable = kept and math.isfinite(norm)
+        usable = kept > 0 and math.isfinite(norm)
         if usable or (kept and self.accelerator.scaler is not None):
             # A float16 scaler skips an overflow itself, and only by being asked does it lower its scale.
             self.optimizer.step()
-        if usable:
-            self._sums["grad_norm"] += norm
-            self._sums["optimizer_steps"] += 1
-        else:
-            self._sums["skipped_steps"] += 1
+        self.meter.stepped(norm if usable else None)
         self.optimizer.zero_grad()
+        if usable:
+            self.reference.after_step(self._winners)
         self._start_step()
-        self._training_s += time.perf_counter() - started
+        self.meter.training_s += time.perf_counter() - started
 
     def finish_iteration(self) -> tuple[dict[str, float], dict[str, int], float]:
         """(means over the iteration's kept pairs, counts, training seconds of the slowest worker); starts the next."""
         calls = {f"{name}_calls": self.model.calls.pop(name, 0) for name in ("policy", "reference")}
-        seconds = self._training_s
-        total = self._reduce({name: float(self._sums[name]) for name in _SUMMED} | calls)
-        kept, workers = max(total["pairs_kept"], 1.0), self.accelerator.num_processes
-        metrics = {name: total[name] / kept for name in _MEANS}
-        metrics["grad_norm"] = total["grad_norm"] / max(total["optimizer_steps"], 1.0)
-        # Every worker counts each optimiser step once.
-        counts = {name: round(total[name]) for name in (*_COUNTS, *calls)}
-        counts |= {name: round(total[name] / workers) for name in ("optimizer_steps", "skipped_steps")}
-        self._start_iteration()
-        return metrics, counts, seconds
+        metrics, counts, seconds = self.meter.finish(calls, self._reduce, self.accelerator.num_processes)
+        return metrics | self.reference.metrics(), counts, seconds
 
     def _reduce(self, values: dict[str, float]) -> dict[str, float]:
         """Sums over the workers, in one exchange."""
         packed = torch.tensor(list(values.values()), dtype=torch.float64, device=self.model.device)
         return dict(zip(values, self.accelerator.reduce(packed, "sum").tolist(), strict=True))
 
-
-_MEANS = ("loss", "implicit_reward", "accuracy", "log_ratio_winner", "log_ratio_loser")
-_COUNTS = ("pairs_kept", "pairs_tie", "pairs_score_failed", "padding_calls")
-_SUMMED = (*_MEANS, *_COUNTS, "grad_norm", "optimizer_steps", "skipped_steps")
+    def _mean_over_workers(self, total: float, count: int) -> float | None:
+        found = self._reduce({"total": total, "count": float(count)})
+        return found["total"] / found["count"] if found["count"] else None

@@ -9,7 +9,7 @@ _PARTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def optimizer_arrays(optimizer: torch.optim.Optimizer) -> dict[str, np.ndarray]:
-    """"<parameter index>.<part>" -> float32. Empty before the first step."""
+    """ "<parameter index>.<part>" -> float32. Empty before the first step."""
     state = optimizer.state_dict()["state"]
     return {
         f"{index}.{part}": np.array(torch.as_tensor(values[part]).float().cpu())

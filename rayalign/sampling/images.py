@@ -1,4 +1,4 @@
-"""Finished images from prompts and seeds, exactly as a plain diffusers pipeline with DDIM would draw them."""
+"""Finished images from prompts and seeds, as a plain diffusers pipeline would draw them (DDIM, or the flow's ODE)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rayalign.sampling.noise import SampleNoise
 @torch.no_grad()
 def draw_images(model: TextToImage, prompts: list[str], seeds: Sequence[int], weights: WeightSet = "policy") -> Tensor:
     """Images in [0, 1], float32 (B, 3, height, width), one per (prompt, seed)."""
-    kernel, device = model.kernel, model.device
+    kernel, device = model.picture_kernel, model.device
     noise = SampleNoise(seeds, model.latent_shape, device)
     text = model.encode(prompts)
     x = noise.draw()

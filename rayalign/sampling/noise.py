@@ -23,3 +23,7 @@ class SampleNoise:
         """The next (B, C, H, W)."""
         drawn = [torch.randn((1, *self._shape), generator=generator) for generator in self._generators]
         return torch.cat(drawn).to(self._device)
+
+    def choose(self, count: int) -> Tensor:
+        """One of `count` candidates for each sample, uniformly: int64 (B,), on the CPU."""
+        return torch.cat([torch.randint(count, (1,), generator=generator) for generator in self._generators])

@@ -1,52 +1,52 @@
-"""Trajectories -> the Arrow table that travels to the trainer. One row a drawn pair, dropped ones included."""
+"""What a ticket drew -> the Arrow table that travels to the trainer. One row a drawn pair, dropped ones included."""
 
 from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
 
-from rayalign.records import KEPT, SCORE_FAILED, TIE, Scores, Ticket, pair_schema, tensor_column
-from rayalign.sampling.stepwise import StepPairs, Trajectories
+from rayalign.records import CLEAN, Scores, Ticket, pair_schema, tensor_column
+from rayalign.sampling.drawn import Drawn, Rows
 
 
-def pair_table(drawn: Trajectories, ticket: Ticket, version: int, scorers: list[str]) -> pa.Table:
-    """The rows of one ticket (B x S), ordered by step, then sample; schema `records.pair_schema`."""
-    shape = tuple(drawn.pairs[0].x_t.shape[1:])
-    schema = pair_schema(shape, scorers)  # type: ignore[arg-type]
+def pair_table(drawn: Drawn, ticket: Ticket, version: int, scorers: list[str], kind: str) -> pa.Table:
+    """The rows of one ticket, ordered by step, then sample; schema `records.pair_schema` for rows of `kind`."""
+    first = drawn.rows[0].latents
+    shape = tuple(first["winner"].shape[1:])
+    schema = pair_schema(shape, scorers, kind, annotated=CLEAN[0] in first)  # type: ignore[arg-type]
     whole: dict[str, object] = {
         "iteration": ticket.iteration,
         "slot": ticket.slot,
         "policy_version": version,
-        "guided": False,
         "denoiser_calls": drawn.denoiser_calls,
+        "trajectories": drawn.trajectories,
         "ticket_rollout_s": drawn.denoising_s,
         "ticket_scoring_s": drawn.scoring_s,
     }
-    return pa.concat_tables([_step_rows(drawn, pairs, whole, scorers, schema) for pairs in drawn.pairs])
+    return pa.concat_tables([_step_rows(drawn, rows, whole, scorers, schema) for rows in drawn.rows])
 
 
-def _step_rows(
-    drawn: Trajectories, pairs: StepPairs, whole: dict[str, object], scorers: list[str], schema: pa.Schema
-) -> pa.Table:
+def _step_rows(drawn: Drawn, rows: Rows, whole: dict[str, object], scorers: list[str], schema: pa.Schema) -> pa.Table:
     size = len(drawn.prompts)
-    winner, loser = pairs.pairing.winner.numpy(), pairs.pairing.loser.numpy()
+    nothing = pa.nulls(size, pa.float32())  # not NaN, which no table equals
     columns: dict[str, object] = {name: [value] * size for name, value in whole.items()}
+    columns |= {name: tensor_column(latents.numpy()) for name, latents in rows.latents.items()}
     columns |= {
         "sample": list(range(size)),
-        "step": [pairs.step] * size,
+        "step": [rows.step] * size,
         "prompt": drawn.prompts,
-        "timestep": [pairs.timestep] * size,
-        "timestep_prev": [pairs.timestep_prev] * size,
-        "x_t": tensor_column(pairs.x_t.numpy()),
-        "winner": tensor_column(pairs.winner.numpy()),
-        "loser": tensor_column(pairs.loser.numpy()),
-        "reward_winner": _chosen([s.total_B for s in pairs.scores_BK], winner),
-        "reward_loser": _chosen([s.total_B for s in pairs.scores_BK], loser),
-        "scores_winner": _per_scorer(pairs.scores_BK, winner, scorers),
-        "scores_loser": _per_scorer(pairs.scores_BK, loser, scorers),
-        "final_reward": drawn.final.total_B,
-        "final_scores": _per_scorer([drawn.final], np.zeros(size, dtype=np.int64), scorers),
-        "status": [_status(tie, failed) for tie, failed in zip(pairs.pairing.tie, pairs.pairing.failed, strict=True)],
+        "timestep": [float(rows.timestep)] * size,
+        "timestep_prev": [float(rows.timestep_prev)] * size,
+        "advantage": nothing if rows.advantage_B is None else rows.advantage_B.astype(np.float32),
+        "log_prob": nothing if rows.log_prob_B is None else rows.log_prob_B.astype(np.float32),
+        "reward_winner": rows.winner.total_B.astype(np.float32),
+        "reward_loser": rows.loser.total_B.astype(np.float32),
+        "scores_winner": _per_scorer(rows.winner, scorers),
+        "scores_loser": _per_scorer(rows.loser, scorers),
+        "final_reward": drawn.final.total_B.astype(np.float32),
+        "final_scores": _per_scorer(drawn.final, scorers),
+        "status": rows.status,
+        "guided": rows.guided_B.tolist(),
     }
     arrays = [
         values if isinstance(values, pa.Array) else pa.array(values, type=field.type)
@@ -55,16 +55,7 @@ def _step_rows(
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _status(tie: object, failed: object) -> str:
-    return SCORE_FAILED if failed else TIE if tie else KEPT
-
-
-def _chosen(values_KB: list[np.ndarray], chosen_B: np.ndarray) -> np.ndarray:
-    return np.stack(values_KB)[chosen_B, np.arange(len(chosen_B))].astype(np.float32)
-
-
-def _per_scorer(scores_K: list[Scores], chosen_B: np.ndarray, scorers: list[str]) -> pa.Array:
+def _per_scorer(scores: Scores, scorers: list[str]) -> pa.Array:
     """One list of scorer values a row, in the order of `scorers`."""
-    values = np.stack([_chosen([s.parts[name] for s in scores_K], chosen_B) for name in scorers], 1)
-    flat = pa.array(values.reshape(-1), type=pa.float32())
-    return pa.FixedSizeListArray.from_arrays(flat, len(scorers))
+    values = np.stack([scores.parts[name] for name in scorers], 1).astype(np.float32)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1), type=pa.float32()), len(scorers))

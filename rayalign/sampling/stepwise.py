@@ -1,133 +1,126 @@
-"""Step-wise preference pairs: at tuned steps, candidates branch from one x_t, are scored, and the winner goes on.
+"""Step-wise preference pairs: at tuned steps, candidates branch from one x_t, are scored, and one of them goes on.
 
 TailorPO, arXiv 2502.01667, section 3.2 (numbers below are those of methods.md's walk through it). A candidate is
 scored through the clean image predicted *from it*: one denoiser call at the next timestep, then the VAE, then the
-reward. That call is also the next step's denoising call for whichever candidate wins, so 20 steps with 5 tuned and
-K = 2 cost 25 calls, not 30.
-
-Shape letters: B samples, K candidates, S tuned steps, C H W latent channels, height, width.
+reward. That call is also the next step's denoising call for whichever candidate goes on, so 20 steps with 5 tuned and
+K = 2 cost 25 calls, not 30. With a random candidate going on and a reward gap to pass it is SPO (2406.04314).
 """
 
 from __future__ import annotations
-
-import time
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rayalign.algorithms.pairing import Pairing, best_against_worst
-from rayalign.config import SamplerConfig
+from rayalign.algorithms.pairing import best_against_worst
+from rayalign.config import StepwisePairs
 from rayalign.models.conditioning import Conditioning
 from rayalign.models.text_to_image import TextToImage
 from rayalign.records import Scores
 from rayalign.rewards.protocol import ScoreFn
+from rayalign.sampling.drawn import (
+    Clock,
+    Drawn,
+    Rows,
+    choose,
+    choose_scores,
+    filled,
+    on_cpu,
+    score_latents,
+    statuses,
+)
+from rayalign.sampling.guidance import Guided, Winner, guide, look_ahead
 from rayalign.sampling.noise import SampleNoise
 
 
-@dataclass(frozen=True)
-class StepPairs:
-    """The B pairs drawn at one tuned step. Latents are float32 on the CPU; rewards are the combined ones."""
+class StepwiseSampler:
+    """One micro-batch on its way from noise to images."""
 
-    step: int
-    timestep: int
-    timestep_prev: int
-    x_t: Tensor  # (B, C, H, W)
-    winner: Tensor  # (B, C, H, W)
-    loser: Tensor  # (B, C, H, W)
-    pairing: Pairing
-    scores_BK: list[Scores]  # one per candidate
+    def __init__(
+        self,
+        model: TextToImage,
+        score: ScoreFn,
+        prompts: list[str],
+        noise: SampleNoise,
+        pairs: StepwisePairs,
+        annotated: bool,
+    ) -> None:
+        self.model, self.score, self.prompts, self.noise = model, score, prompts, noise
+        self.pairs, self.annotated = pairs, annotated
+        self.text: Conditioning = model.encode(prompts)
+        self.clock, self.calls = Clock(), 0
+        self.rows: list[Rows] = []
 
+    async def draw(self) -> Drawn:
+        """Awaits scores once a tuned step (three times with guidance) and once for the finished images."""
+        kernel, x = self.model.kernel, self.noise.draw()
+        prediction = self._first_call(x)
+        for step in range(kernel.num_steps, 0, -1):
+            candidates = self._candidates(x, prediction, step)
+            ahead = [self._look_ahead(latents, step) for latents in candidates]
+            if step in self.pairs.tuned_steps:
+                x, following = await self._branch(x, candidates, ahead, step)
+            else:
+                x, following = candidates[0], ahead[0][0]
+            prediction = prediction if following is None else following
+        final = (await score_latents(self.model, self.score, [x], self.prompts, self.clock))[0]
+        clock = self.clock
+        return Drawn(self.prompts, self.rows, final, self.calls, 1, clock.denoising_s, clock.scoring_s)
 
-@dataclass(frozen=True)
-class Trajectories:
-    """B whole trajectories: their pairs, noisiest step first, and what the finished images scored."""
+    # Here and not on the coroutine, where it would end before the first await (and other tickets share the thread).
+    @torch.no_grad()
+    def _first_call(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.model.denoise(x, filled(self.model.kernel.timestep(self.model.kernel.num_steps), x), self.text)
 
-    prompts: list[str]
-    pairs: list[StepPairs]
-    final: Scores
-    denoiser_calls: int  # per trajectory
-    denoising_s: float  # wall time, scoring apart
-    scoring_s: float  # awaited scores; other tickets of this process may have worked meanwhile
-
-
-@dataclass(frozen=True)
-class _Branches:
-    """K candidates of one step, with the prediction at the next timestep where there is one."""
-
-    latents: list[Tensor]
-    predictions: list[Tensor]  # empty at the last step, where a candidate already is clean
-    clean: list[Tensor]
-
-
-async def draw_trajectories(
-    model: TextToImage, score: ScoreFn, prompts: list[str], noise: SampleNoise, sampler: SamplerConfig
-) -> Trajectories:
-    """Draws one micro-batch. Awaits `score` once a tuned step and once for the finished images."""
-    kernel, text = model.kernel, model.encode(prompts)
-    pairs: list[StepPairs] = []
-    x, calls, waited, started = noise.draw(), 1, 0.0, time.perf_counter()
-    prediction = _predict(model, x, kernel.num_steps, text)
-    for step in range(kernel.num_steps, 0, -1):
-        timestep, timestep_prev = kernel.timestep(step), kernel.timestep_prev(step)
-        t, t_prev = (torch.full((len(x),), value, device=x.device) for value in (timestep, timestep_prev))
+    def _candidates(self, x: Tensor, prediction: Tensor, step: int) -> list[Tensor]:
+        kernel = self.model.kernel
+        t, t_prev = filled(kernel.timestep(step), x), filled(kernel.timestep_prev(step), x)
         mean, std, _ = kernel.transition(prediction, x, t, t_prev)
-        tuned = step in sampler.tuned_steps
-        draws = sampler.num_candidates if tuned else 1
-        branches = _branch(model, [mean + std.reshape(-1, 1, 1, 1) * noise.draw() for _ in range(draws)], step, text)
-        calls += len(branches.predictions)
-        if not tuned:
-            x, prediction = branches.latents[0], (branches.predictions or [prediction])[0]
-            continue
-        scores = await _score(model, score, branches.clean, prompts)
-        waited += scores[0].seconds
-        rewards_BK = torch.stack([torch.from_numpy(one.total_B) for one in scores], 1)
-        pairing = best_against_worst(rewards_BK)
-        winner, loser = (_pick(branches.latents, chosen) for chosen in (pairing.winner, pairing.loser))
-        x_t, won, lost = (value.float().cpu() for value in (x, winner, loser))
-        pairs.append(StepPairs(step, timestep, timestep_prev, x_t, won, lost, pairing, scores))
-        x = winner
-        if branches.predictions:
-            prediction = _pick(branches.predictions, pairing.winner)
-    final = (await _score(model, score, [x], prompts))[0]
-    waited += final.seconds
-    return Trajectories(prompts, pairs, final, calls, time.perf_counter() - started - waited, waited)
+        count = self.pairs.num_candidates if step in self.pairs.tuned_steps else 1
+        return [mean + std.reshape(-1, 1, 1, 1) * self.noise.draw() for _ in range(count)]
 
+    def _look_ahead(self, latents: Tensor, step: int) -> tuple[Tensor | None, Tensor]:
+        """One call of B for each candidate: the batch shape, hence the bits, never vary."""
+        self.calls += step > 1
+        return look_ahead(self.model, latents, step, self.text)
 
-# Here and not on the coroutine, where it would end before the first await (and other tickets share the thread).
-@torch.no_grad()
-def _predict(model: TextToImage, x: Tensor, step: int, text: Conditioning) -> Tensor:
-    return model.denoise(x, torch.full((len(x),), model.kernel.timestep(step), device=x.device), text)
-
-
-def _branch(model: TextToImage, latents: list[Tensor], step: int, text: Conditioning) -> _Branches:
-    """Looks one step ahead from each candidate. One call of B each: the batch shape, hence the bits, never vary."""
-    if step == 1:
-        return _Branches(latents, [], latents)
-    predictions = [_predict(model, latent, step - 1, text) for latent in latents]
-    t = torch.full((len(latents[0]),), model.kernel.timestep(step - 1), device=latents[0].device)
-    clean = [model.kernel.clean_latent(p, latent, t)[0] for p, latent in zip(predictions, latents, strict=True)]
-    return _Branches(latents, predictions, clean)
-
-
-async def _score(model: TextToImage, score: ScoreFn, clean: list[Tensor], prompts: list[str]) -> list[Scores]:
-    """Scores K batches of clean latents in one call to the reward service."""
-    images = np.concatenate([model.decode(latents).cpu().numpy() for latents in clean])
-    asked, size = time.perf_counter(), len(prompts)
-    answer = await score(images, prompts * len(clean))
-    seconds = time.perf_counter() - asked
-    return [
-        Scores(
-            answer.total_B[k * size : (k + 1) * size],
-            {name: part[k * size : (k + 1) * size] for name, part in answer.parts.items()},
-            seconds,
+    async def _branch(
+        self, x: Tensor, candidates: list[Tensor], ahead: list[tuple[Tensor | None, Tensor]], step: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Scores and ranks the candidates of one step, notes the pair; returns the one that goes on."""
+        clean, predictions = [one[1] for one in ahead], [one[0] for one in ahead if one[0] is not None]
+        scores = await score_latents(self.model, self.score, clean, self.prompts, self.clock)
+        reward_BK = torch.stack([torch.from_numpy(one.total_B) for one in scores], 1)
+        pairing = best_against_worst(reward_BK)
+        won = Winner(
+            choose(candidates, pairing.winner),
+            choose(predictions, pairing.winner) if predictions else None,
+            choose(clean, pairing.winner),
+            choose_scores(scores, pairing.winner),
         )
-        for k in range(len(clean))
-    ]
+        best = await self._guided(won, step)
+        lost = choose(candidates, pairing.loser), choose(clean, pairing.loser), choose_scores(scores, pairing.loser)
+        self._note(step, x, best, lost, statuses(pairing, reward_BK, self.pairs.min_gap))
+        if self.pairs.continuation == "winner":
+            return best.latents, best.prediction
+        onward = self.noise.choose(len(candidates))
+        return choose(candidates, onward), choose(predictions, onward) if predictions else None
 
+    async def _guided(self, won: Winner, step: int) -> Guided:
+        if not self.pairs.guidance.enabled:
+            unmoved = np.zeros(len(self.prompts), dtype=bool)
+            return Guided(won.latents, won.prediction, won.clean, won.scores, unmoved, 0)
+        found = await guide(self.model, self.score, won, step, self.text, self.prompts, self.pairs.guidance, self.clock)
+        self.calls += found.calls
+        return found
 
-def _pick(candidates: list[Tensor], chosen_B: Tensor) -> Tensor:
-    """candidates[chosen_B[i]][i] for every sample i."""
-    stacked = torch.stack(candidates)
-    return stacked[chosen_B.to(stacked.device), torch.arange(len(chosen_B), device=stacked.device)]
+    def _note(self, step: int, x: Tensor, best: Guided, lost: tuple[Tensor, Tensor, Scores], status: list[str]) -> None:
+        """One pair a sample. `lost`: the losers' latents, their predicted clean latents, their scores."""
+        kernel, (loser, loser_clean, loser_scores) = self.model.kernel, lost
+        latents = {"x_t": x, "winner": best.latents, "loser": loser}
+        if self.annotated:
+            latents |= {"clean_winner": best.clean, "clean_loser": loser_clean}
+        times = kernel.timestep(step), kernel.timestep_prev(step)
+        rows = Rows(step, *times, on_cpu(**latents), status, best.scores, loser_scores, best.accepted_B)
+        self.rows.append(rows)

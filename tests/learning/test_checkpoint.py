@@ -3,24 +3,25 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from rayalign.config import TrainConfig
 from rayalign.errors import CheckpointError
 from rayalign.learning.checkpoint import Checkpoint, iterations_done, latest, load, save
-from rayalign.learning.learner import Learner, make_accelerator
+from rayalign.learning.learner import Learner
 from rayalign.learning.optimizer_state import optimizer_arrays, restore_optimizer
+from tests.learning.learners import learner_of
 from tests.learning.tables import pairs
-from tests.toys import model_of
 
 
 def example(done: int = 1, **changes: object) -> Checkpoint:
     draw = np.random.default_rng(done)
     arrays = [{"a.lora_A": draw.standard_normal((2, 3)).astype(np.float32)} for _ in range(2)]
     optimizer = {"0.step": np.array(3.0, dtype=np.float32), "0.exp_avg": np.ones((2, 3), dtype=np.float32)}
-    return replace(Checkpoint(done, "0123", *arrays, optimizer), **changes)
+    rules = {"reference": {"steps": 8, "frozen_at": None, "divergence": 0.25}}
+    return replace(Checkpoint(done, "0123", *arrays, optimizer, rules=rules), **changes)
 
 
 def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
@@ -40,6 +41,7 @@ def test_comes_back_bit_for_bit(tmp_path: Path, previous: dict[str, np.ndarray] 
     for name in ("policy", "reference", "optimizer"):
         assert_same(getattr(found, name), getattr(written, name))
     assert (found.previous is None) == (previous is None)
+    assert found.rules == {"reference": {"steps": 8, "frozen_at": None, "divergence": 0.25}}
     assert latest(tmp_path) == (path, [])
     assert (iterations_done(path), iterations_done(None)) == (1, 0)
 
@@ -124,9 +126,8 @@ def test_what_a_dead_writer_left_does_not_count(tmp_path: Path) -> None:
     assert not partial.exists()
 
 
-def fresh_learner() -> Learner:
-    config = TrainConfig(lr=1e-2, micro_batch=3)
-    return Learner(model_of("stub"), config, make_accelerator(config, "cpu"))
+def fresh_learner(**groups: Any) -> Learner:
+    return learner_of(start=None, train={"lr": 1e-2, "max_grad_norm": 1.0, "micro_batch": 3}, **groups)
 
 
 def train(learner: Learner, *seeds: int) -> None:
@@ -156,7 +157,6 @@ def test_going_on_equals_never_stopping(tmp_path: Path) -> None:
 def test_the_learning_rate_is_the_runs_not_the_checkpoints() -> None:
     slow = fresh_learner()
     train(slow, 1)
-    config = TrainConfig(lr=0.5)
-    fast = Learner(model_of("stub"), config, make_accelerator(config, "cpu"))
+    fast = learner_of(start=None, train={"lr": 0.5})
     restore_optimizer(fast.optimizer, optimizer_arrays(slow.optimizer))
     assert fast.optimizer.param_groups[0]["lr"] == 0.5

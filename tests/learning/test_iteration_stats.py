@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ def stub() -> TextToImage:
     return model_of("stub")
 
 
-def ticket(stub: TextToImage, slot: int, finals: list[float], steps: int = 2, **head: float) -> pa.Table:
+def ticket(stub: TextToImage, slot: int, finals: list[float], steps: int = 2, **head: Any) -> pa.Table:
     """`steps` pairs of each trajectory; each trajectory's final reward stands on all its rows, as scorer value -x."""
     head = {"iteration": 4, "policy_version": 4, "ticket_rollout_s": 2.0, "ticket_scoring_s": 0.5} | head
     size = len(finals) * steps
@@ -30,7 +31,7 @@ def ticket(stub: TextToImage, slot: int, finals: list[float], steps: int = 2, **
         sample=list(range(len(finals))) * steps,
         final_reward=finals * steps,
         final_scores=[[-value] for value in finals] * steps,
-        **{name: [value] * size for name, value in head.items()},
+        **{name: value if isinstance(value, list) else [value] * size for name, value in head.items()},
     )
 
 
@@ -50,6 +51,7 @@ def test_rewards_by_hand(stub: TextToImage) -> None:
         "pairs_kept": 8,
         "trajectories": 4,
         "denoiser_calls": 100,
+        "pairs_guided": 0,
         "pair_bytes": sum(table.nbytes for table in tables),
     }
     assert record.seconds == pytest.approx({"training": 1.0, "rollout": 5.0, "scoring": 1.0, "waiting": 0.25})
@@ -64,6 +66,15 @@ def test_a_failed_score_stands_in_no_mean(stub: TextToImage) -> None:
     assert metrics["reward"] == pytest.approx(3.0)
     assert metrics["reward_high"] - metrics["reward"] == pytest.approx(1.96 * math.sqrt(1 / 2))
     assert metrics["reward/stub"] == pytest.approx(-3.0)
+
+
+def test_guided_pairs_and_whole_trajectories_are_counted(stub: TextToImage) -> None:
+    stats = IterationStats(1, ["stub"])
+    table = ticket(stub, 0, [1.0, 2.0], guided=[True, False, True, True], trajectories=[2] * 4)
+    stats.add(table, 4, 4)
+    counts = stats.record(4, {}, {}, {}).counts
+    # Two samples of two trajectories each; three of the four pairs moved.
+    assert (counts["trajectories"], counts["pairs_guided"]) == (4, 3)
 
 
 def test_the_largest_lag_is_reported(stub: TextToImage) -> None:

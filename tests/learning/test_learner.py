@@ -10,53 +10,44 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 
-from rayalign.algorithms.ddim import log_prob
-from rayalign.config import TrainConfig
+from rayalign.algorithms.kernel import log_prob
 from rayalign.learning.batches import kept_rows, micro_batches
-from rayalign.learning.learner import Learner, make_accelerator
+from rayalign.learning.learner import Learner
 from rayalign.models.text_to_image import TextToImage
-from rayalign.records import tensor_column
+from rayalign.records import STATUSES, tensor_column
+from tests.learning import learners
+from tests.learning.learners import LR, parameters, step_on
 from tests.learning.tables import pairs
-from tests.toys import model_of, nudged
+from tests.toys import model_of
 
 MIXED = ("kept", "tie", "kept", "score_failed", "kept", "kept", "kept")
-LR = 1e-3
 
 
-def learner_of(path: str = "stub", start: int | None = 1, **train: Any) -> Learner:
-    """On a model whose policy is `start`'s (None: still the reference)."""
-    model = model_of(path)
-    if start is not None:
-        model.weights.load("policy", nudged(model, start, scale=0.3 if path == "stub" else 0.02))
-    config = TrainConfig(**{"lr": LR, "max_grad_norm": 1e9, "micro_batch": 2, "ratio_clip": None} | train)
-    return Learner(model, config, make_accelerator(config, "cpu"))
+def learner_of(
+    path: str = "stub", start: int | None = 1, objective: dict[str, Any] | None = None, **train: Any
+) -> Learner:
+    """Step-wise pairs, DPO without a clip. `train` and `objective` change those groups."""
+    return learners.learner_of(
+        path, start, objective={"kind": "dpo", "ratio_clip": None} | (objective or {}), train=train
+    )
 
 
 def naive_gradient(model: TextToImage, tables: list[pa.Table], beta: float) -> list[torch.Tensor]:
     """The mean over kept pairs of equation 10, pair by pair, by log-probabilities."""
     losses = []
     for table in tables:
-        for pair in micro_batches(kept_rows(table), 1, torch.device("cpu")):
-            at, text = (pair.x_t, pair.timestep), model.encode(pair.prompts)
+        for pair in micro_batches(kept_rows(table), 1, model.kernel, torch.device("cpu")):
+            x_t = pair.latents["x_t"]
+            at, text = (x_t, pair.timestep), model.encode(pair.prompts)
             policy = model.kernel.transition(model.denoise(*at, text, "policy"), *at, pair.timestep_prev)
             with torch.no_grad():
                 reference = model.kernel.transition(model.denoise(*at, text, "reference"), *at, pair.timestep_prev)
             ratio_w, ratio_l = (
                 log_prob(x, policy.mean, policy.std) - log_prob(x, reference.mean, reference.std)
-                for x in (pair.winner, pair.loser)
+                for x in (pair.latents["winner"], pair.latents["loser"])
             )
             losses.append(-F.logsigmoid(beta * (ratio_w - ratio_l)))
     return list(torch.autograd.grad(torch.cat(losses).mean(), model.weights.parameters("policy")))
-
-
-def parameters(learner: Learner) -> list[torch.Tensor]:
-    return [value.detach().clone() for value in learner.model.weights.parameters("policy")]
-
-
-def step_on(learner: Learner, tables: list[pa.Table]) -> None:
-    for position, table in enumerate(tables):
-        learner.add_ticket(table, last_of_step=position == len(tables) - 1)
-    learner.step()
 
 
 @pytest.mark.parametrize("path", ["stub", "toy-sdxl"])
@@ -83,7 +74,7 @@ def test_a_step_is_adamw_on_the_mean_over_kept_pairs(path: str) -> None:
         torch.testing.assert_close(ours[clear], theirs.detach()[clear], atol=2e-5, rtol=0)
     metrics, counts, seconds = learner.finish_iteration()
     assert metrics["grad_norm"] == pytest.approx(norm.item(), rel=1e-3)
-    assert counts == {
+    assert counts == {f"pairs_{status}": 0 for status in STATUSES} | {
         "pairs_kept": 6,
         "pairs_tie": 3,
         "pairs_score_failed": 1,
@@ -124,7 +115,7 @@ def test_the_reference_stays_and_the_policy_moves() -> None:
 
 
 def test_at_the_start_the_loss_is_log_two() -> None:
-    learner = learner_of(start=None, ratio_clip=0.1)
+    learner = learner_of(start=None, objective={"ratio_clip": 0.1})
     step_on(learner, [pairs(learner.model, 1, MIXED)])
     metrics, _, _ = learner.finish_iteration()
     assert metrics["loss"] == pytest.approx(math.log(2), abs=1e-7)
@@ -190,7 +181,7 @@ def test_a_loss_scale_that_overflows_is_lowered_and_training_goes_on() -> None:
     learner, plain = (learner_of() for _ in range(2))
     accelerator = ScaledOnCpu(cpu=True)
     accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, backoff_factor=2.0**-120)
-    scaled = Learner(model_of("stub"), learner.config, accelerator)
+    scaled = Learner(model_of("stub"), learner.run, accelerator)
     scaled.model.weights.load("policy", learner.model.weights.state())
     before = parameters(scaled)
     table = pairs(scaled.model, 1, MIXED)
@@ -218,10 +209,14 @@ def test_gradient_checkpointing_changes_memory_only() -> None:
 
 def test_golden_loss() -> None:
     """Pinned: a refactor that moves these has changed what is learned."""
-    learner = learner_of(start=3, ratio_clip=0.5, beta=1.0)
-    step_on(learner, [pairs(learner.model, 3, MIXED)])
+    learner = learner_of(start=3, objective={"ratio_clip": 0.5, "beta": 1.0})
+    table = pairs(learner.model, 3, MIXED)
+    whole = micro_batches(kept_rows(table), 5, learner.model.kernel, torch.device("cpu"))[0]
+    found = learner.view(whole).implicit_rewards()
+    ratios = {"log_ratio_winner": found.winner_B.mean().item(), "log_ratio_loser": found.loser_B.mean().item()}
+    step_on(learner, [table])
     metrics, _, _ = learner.finish_iteration()
-    assert metrics == pytest.approx(GOLDEN, abs=1e-6)
+    assert {name: metrics[name] for name in GOLDEN if name in metrics} | ratios == pytest.approx(GOLDEN, abs=1e-6)
 
 
 GOLDEN = {

@@ -9,7 +9,7 @@ from tests.toys import PROMPTS, SEEDS, model_of, nudged
 
 
 def test_a_picture_belongs_to_its_prompt_and_seed() -> None:
-    model = model_of("toy-sdxl", sampler={"num_steps": 4, "tuned_steps": (4,)})
+    model = model_of("toy-sdxl", sampler={"num_steps": 4}, pairs={"kind": "final"})
     both = draw_images(model, PROMPTS, SEEDS)
     alone = draw_images(model, PROMPTS[1:], SEEDS[1:])
     torch.testing.assert_close(both[1:], alone, atol=1e-3, rtol=0)

@@ -1,0 +1,110 @@
+"""What sampling a ticket gives, whatever the pair source: rows, and what the finished images scored.
+
+Shape letters: B samples of a ticket, K candidates, C H W latent channels, height, width.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rayalign.algorithms.pairing import Pairing
+from rayalign.models.text_to_image import TextToImage
+from rayalign.records import KEPT, SCORE_FAILED, SMALL_GAP, TIE, Scores
+from rayalign.rewards.protocol import ScoreFn
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The B rows drawn at one step (0: of finished images). Latents are float32 on the CPU."""
+
+    step: int
+    timestep: float
+    timestep_prev: float
+    latents: dict[str, Tensor]  # column of `records.LATENTS` -> (B, C, H, W)
+    status: list[str]
+    winner: Scores
+    loser: Scores
+    guided_B: np.ndarray  # bool: the winner was moved along the reward's gradient
+    advantage_B: np.ndarray | None = None  # of `sample` rows
+    log_prob_B: np.ndarray | None = None  # of `sample` rows, under the policy that drew them
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One ticket: rows, noisiest step first."""
+
+    prompts: list[str]
+    rows: list[Rows]
+    final: Scores  # of the finished image a sample keeps: the only one, or the winner
+    denoiser_calls: int  # per sample, all its candidates together
+    trajectories: int  # whole trajectories per sample
+    denoising_s: float  # wall time, scoring apart
+    scoring_s: float  # awaited scores; other tickets of this process may have worked meanwhile
+
+
+class Clock:
+    """Wall time of one ticket, with the waiting for scores told apart."""
+
+    def __init__(self) -> None:
+        self._started, self.scoring_s = time.perf_counter(), 0.0
+
+    @property
+    def denoising_s(self) -> float:
+        return time.perf_counter() - self._started - self.scoring_s
+
+
+async def score_latents(
+    model: TextToImage, score: ScoreFn, clean: list[Tensor], prompts: list[str], clock: Clock
+) -> list[Scores]:
+    """Scores K batches of clean latents (B, C, H, W) in one call to the reward service."""
+    images = np.concatenate([model.decode(latents).cpu().numpy() for latents in clean])
+    asked, size = time.perf_counter(), len(prompts)
+    answer = await score(images, prompts * len(clean))
+    clock.scoring_s += time.perf_counter() - asked
+    return [pick_scores(answer, np.arange(k * size, (k + 1) * size)) for k in range(len(clean))]
+
+
+def pick_scores(scores: Scores, rows: np.ndarray) -> Scores:
+    return Scores(scores.total_B[rows], {name: part[rows] for name, part in scores.parts.items()})
+
+
+def choose_scores(scores_K: list[Scores], chosen_B: Tensor) -> Scores:
+    """For every sample i, the scores of candidate chosen_B[i]."""
+
+    def chosen(values_KB: list[np.ndarray]) -> np.ndarray:
+        return np.stack(values_KB)[chosen_B.cpu().numpy(), np.arange(len(chosen_B))]
+
+    parts = {name: chosen([scores.parts[name] for scores in scores_K]) for name in scores_K[0].parts}
+    return Scores(chosen([scores.total_B for scores in scores_K]), parts)
+
+
+def choose(candidates_K: list[Tensor], chosen_B: Tensor) -> Tensor:
+    """candidates_K[chosen_B[i]][i] for every sample i."""
+    stacked = torch.stack(candidates_K)
+    return stacked[chosen_B.to(stacked.device), torch.arange(len(chosen_B), device=stacked.device)]
+
+
+def statuses(pairing: Pairing, reward_BK: Tensor, min_gap: float) -> list[str]:
+    """What becomes of each sample's pair."""
+    gap_B = reward_BK.amax(1) - reward_BK.amin(1)
+
+    def status(tie: bool, failed: bool, gap: float) -> str:
+        if failed:
+            return SCORE_FAILED
+        return TIE if tie else SMALL_GAP if gap <= min_gap else KEPT
+
+    return [status(*row) for row in zip(pairing.tie.tolist(), pairing.failed.tolist(), gap_B.tolist(), strict=True)]
+
+
+def on_cpu(**latents: Tensor) -> dict[str, Tensor]:
+    return {name: value.detach().float().cpu() for name, value in latents.items()}
+
+
+def filled(value: float, like: Tensor) -> Tensor:
+    """(B,) of one timestep, int64 or float32 as the kernel gives it."""
+    return torch.full((len(like),), value, device=like.device)
