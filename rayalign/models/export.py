@@ -1,4 +1,4 @@
-"""A policy as the file that every diffusers user can load: `pipe.load_lora_weights(folder)`."""
+"""A policy as what every diffusers user can load: a LoRA file, or a whole pipeline's folder."""
 
 from __future__ import annotations
 
@@ -7,18 +7,47 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rayalign.config import LoraConfig, RunConfig
 from rayalign.models.family import Family
-from rayalign.models.weight_sets import LoraArrays
+from rayalign.models.full_weights import FullWeightSets
+from rayalign.models.load import resolve_path
+from rayalign.models.weight_sets import WeightArrays
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
+LORA_FOLDER = "lora"
+MODEL_FOLDER = "model"
 
 
-def save_lora(folder: Path, family: Family, arrays: LoraArrays) -> Path:
-    """Writes pytorch_lora_weights.safetensors with diffusers' own writer. Alpha equals rank, so the scale is 1."""
+def save_policy(folder: Path, config: RunConfig, family: Family, arrays: WeightArrays) -> Path:
+    """Writes what was tuned under the run's `folder` and returns where: `lora/`, or `model/` of a full fine-tuning."""
+    if isinstance(config.model.tuning, LoraConfig):
+        return save_lora(folder / LORA_FOLDER, family, arrays).parent
+    return save_model(folder / MODEL_FOLDER, config.model.path, family, arrays)
+
+
+def save_lora(folder: Path, family: Family, arrays: WeightArrays) -> Path:
+    """Writes pytorch_lora_weights.safetensors with diffusers' own writer. Alpha equals rank, so the scale is 1.
+
+    `pipe.load_lora_weights(folder)` reads it.
+    """
     import diffusers
 
     layers = {f"{name}.weight": torch.from_numpy(np.array(value)) for name, value in arrays.items()}
     folder.mkdir(parents=True, exist_ok=True)
     pipeline = getattr(diffusers, family.pipeline_class)
-    pipeline.save_lora_weights(folder, unet_lora_layers=layers, weight_name=LORA_FILE, safe_serialization=True)
+    pipeline.save_lora_weights(
+        folder, **{f"{family.denoiser_part}_lora_layers": layers}, weight_name=LORA_FILE, safe_serialization=True
+    )
     return folder / LORA_FILE
+
+
+def save_model(folder: Path, base: str, family: Family, arrays: WeightArrays) -> Path:
+    """Writes the pipeline `base` with the tuned denoiser, all in float32. `from_pretrained(folder)` reads it.
+
+    Raises WeightsError if the arrays are no weights of its denoiser.
+    """
+    pipe = family.load(resolve_path(base), torch.float32)
+    denoiser = getattr(pipe, family.denoiser_part)
+    FullWeightSets(denoiser, ("policy",), "device", torch.float32).load("policy", arrays)
+    pipe.save_pretrained(folder, safe_serialization=True)
+    return folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -15,6 +15,9 @@ class Family(Protocol):
     name: str
     pipeline_class: str  # name in diffusers, as model_index.json's `_class_name` has it
     required: tuple[str, ...]  # components without which the model cannot run
+    denoiser_part: str  # the component that denoises: "unet" or "transformer"
+    latent_argument: str  # what its forward calls the noisy latent
+    process: Literal["ddim", "flow"]  # its transition kernel
 
     def load(self, path: str, dtype: torch.dtype) -> Any:
         """The diffusers pipeline, on the CPU, with base weights in `dtype`."""
@@ -25,7 +28,7 @@ class Family(Protocol):
         ...
 
     def denoiser_inputs(self, conditioning: Conditioning, negative: bool, height: int, width: int) -> dict[str, Any]:
-        """Keyword arguments of the denoiser beyond (latents, timestep), for a height x width pixel image."""
+        """Keyword arguments of the denoiser beyond latents and timestep, for a height x width pixel image."""
         ...
 
     def vae_dtype(self, dtype: torch.dtype) -> torch.dtype:

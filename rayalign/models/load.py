@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
-from rayalign.algorithms.ddim import DDIMKernel, PredictionType
-from rayalign.config import RunConfig, SamplerConfig
+from rayalign.config import LoraConfig, RunConfig
 from rayalign.errors import ConfigError
 from rayalign.models.family import Family
+from rayalign.models.full_weights import FullWeightSets, trains_whole
+from rayalign.models.kernels import check_steps, make_kernel
+from rayalign.models.lora_weights import LoraWeightSets
+from rayalign.models.sd3 import SD3
 from rayalign.models.sd15 import SD15
 from rayalign.models.sdxl import SDXL
 from rayalign.models.stub import Stub
@@ -20,7 +23,7 @@ from rayalign.models.weight_sets import WeightSets
 from rayalign.records import derive_seed
 from rayalign.toy import TOY_MODELS, toy_path
 
-_FAMILIES: tuple[Family, ...] = (SD15(), SDXL(), Stub())
+_FAMILIES: tuple[Family, ...] = (SD15(), SDXL(), SD3(), Stub())
 FAMILIES = {family.name: family for family in _FAMILIES}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -75,68 +78,61 @@ def _check_parts(path: str, family: Family, index: dict[str, Any]) -> None:
             raise ConfigError("model.path", path, fix)
 
 
-def make_kernel(scheduler: Any, sampler: SamplerConfig) -> DDIMKernel:
-    """The DDIM kernel of a pipeline's own noise schedule, whatever scheduler it ships with.
-
-    Raises ConfigError if the network predicts what the kernel does not know, or if a tuned step has no noise, hence
-    no log-probability.
-    """
-    from diffusers import DDIMScheduler
-
-    ddim = DDIMScheduler.from_config(scheduler.config)
-    if ddim.config.prediction_type not in get_args(PredictionType):
-        fix = f"its scheduler's prediction_type is not one of {get_args(PredictionType)}; set another model"
-        raise ConfigError("model.path", ddim.config.prediction_type, fix)
-    ddim.set_timesteps(sampler.num_steps)
-    kernel = DDIMKernel(
-        abar_T=ddim.alphas_cumprod.float(),
-        timesteps=tuple(int(t) for t in ddim.timesteps),
-        final_abar=float(ddim.final_alpha_cumprod),
-        eta=sampler.eta,
-        prediction_type=ddim.config.prediction_type,
-    )
-    for step in sampler.tuned_steps:
-        t, t_prev = (torch.tensor([value]) for value in (kernel.timestep(step), kernel.timestep_prev(step)))
-        one = torch.zeros(1, 1, 1, 1)
-        if kernel.transition(one, one, t, t_prev).std.item() <= 0:
-            fix = f"step {step} of this scheduler adds no noise (set_alpha_to_one), so it cannot be tuned; leave it out"
-            raise ConfigError("sampler.tuned_steps", sampler.tuned_steps, fix)
-    return kernel
-
-
 def load_model(config: RunConfig, device: str | torch.device, adapters: tuple[str, ...] = ("policy",)) -> TextToImage:
-    """Loads the run's model: frozen base in its dtype, LoRA adapters in float32, everything on `device`."""
+    """Loads the run's model: everything on `device` and in the model's dtype, but what trains in float32."""
     device = torch.device(device)
     family = find_family(config.model.path, config.model.family)
-    dtype = _dtype(config.model.dtype, device)
-    pipe = family.load(resolve_path(config.model.path), dtype)
+    dtype, path = base_dtype(config.model.dtype, device), resolve_path(config.model.path)
+    pipe = family.load(path, dtype)
+    if config.model.tuning.kind == "full" and trains_whole(adapters) and dtype != torch.float32:
+        setattr(pipe, family.denoiser_part, _unrounded(getattr(pipe, family.denoiser_part), path, family))
     if config.model.vae is not None:
-        pipe.vae = _load_vae(config.model.vae)
+        pipe.vae = load_other_vae(config.model.vae)
     return assemble(pipe, family, config, device, dtype, adapters)
+
+
+def _unrounded(denoiser: torch.nn.Module, path: str, family: Family) -> torch.nn.Module:
+    """The denoiser read once more, in float32: a model that is tuned as a whole must not begin from rounded weights."""
+    from diffusers import ModelMixin
+
+    if not isinstance(denoiser, ModelMixin):
+        return denoiser  # the stub is in no file
+    return type(denoiser).from_pretrained(path, subfolder=family.denoiser_part, torch_dtype=torch.float32)
 
 
 def assemble(
     pipe: Any, family: Family, config: RunConfig, device: torch.device, dtype: torch.dtype, adapters: tuple[str, ...]
 ) -> TextToImage:
-    """A loaded pipeline -> the model: frozen, placed, with its adapters and the run's kernel."""
+    """A loaded pipeline -> the model: frozen, placed, with its weight sets and the run's kernel."""
     for name, part in pipe.components.items():
         if isinstance(part, torch.nn.Module):
             part.requires_grad_(False).eval().to("cpu" if name.startswith("text_encoder") else device)
     pipe.vae.to(family.vae_dtype(dtype))
-    weights = WeightSets(pipe.unet, config.model.lora, adapters, derive_seed(config.seed, "lora"))
-    pipe.unet.to(device)
-    resolution = config.model.resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
-    kernel = make_kernel(pipe.scheduler, config.sampler)
+    denoiser = getattr(pipe, family.denoiser_part)
+    weights = _weight_sets(denoiser, config, adapters, dtype)
+    denoiser.to(device)
+    resolution = config.model.resolution or denoiser.config.sample_size * pipe.vae_scale_factor
+    kernel = make_kernel(family.process, pipe.scheduler, config.sampler)
+    check_steps(kernel, config.pairs)
     return TextToImage(pipe, family, kernel, weights, config.sampler.guidance_scale, resolution, device, dtype)
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
+def _weight_sets(
+    denoiser: torch.nn.Module, config: RunConfig, adapters: tuple[str, ...], dtype: torch.dtype
+) -> WeightSets:
+    tuning = config.model.tuning
+    if isinstance(tuning, LoraConfig):
+        return LoraWeightSets(denoiser, tuning, adapters, derive_seed(config.seed, "lora"))
+    return FullWeightSets(denoiser, adapters, tuning.copies_on, dtype)
+
+
+def base_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return DTYPES[name]
 
 
-def _load_vae(path: str) -> torch.nn.Module:
+def load_other_vae(path: str) -> torch.nn.Module:
     from diffusers import AutoencoderKL, AutoencoderTiny
 
     kind = AutoencoderKL.load_config(path).get("_class_name")

@@ -7,47 +7,47 @@ arrival: the bytes (checksum), the names and shapes (`WeightSets.load`), and wha
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 
 from rayalign.errors import WeightsError
 from rayalign.models.text_to_image import TextToImage
-from rayalign.models.weight_sets import LoraArrays
+from rayalign.models.weight_sets import WeightArrays
 from rayalign.records import Canary, PublishedWeights
 
-# The canary's LoRA changes the base weights by about this share, so that the first tiny update shows as clearly as
-# the last big one, and a wrong binding cannot hide below rounding.
+# The canary changes the weights by about this share, so that the first tiny update shows as clearly as the last big
+# one, and a wrong binding cannot hide below rounding.
 CANARY_STRENGTH = 0.2
-# Largest allowed error of the LoRA's effect, relative to it: fused against unfused, and other kernels, in each dtype.
+# Largest allowed error of the change's effect, relative to it: fused against unfused, and other kernels, in each dtype.
 CANARY_TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.05, torch.float16: 0.05}
+DIGEST_BYTES = 16
+HASH_THREADS = 8
 
 
-def checksum(arrays: LoraArrays) -> str:
-    """blake2b over names, shapes, dtypes and bytes, in name order."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(arrays):
-        value = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name}{value.shape}{value.dtype.str}".encode())
-        digest.update(value.tobytes())
+def checksum(arrays: WeightArrays) -> str:
+    """blake2b over names, shapes, dtypes and bytes, in name order.
+
+    Each array has a digest of its own, so that many threads share a whole model: one alone takes 8 s over SDXL's 10 GB.
+    """
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    names = sorted(arrays)
+    with ThreadPoolExecutor(HASH_THREADS) as pool:
+        for name, of_array in zip(names, pool.map(_digest, (arrays[name] for name in names)), strict=True):
+            digest.update(f"{name}{arrays[name].shape}{arrays[name].dtype.str}".encode())
+            digest.update(of_array)
     return digest.hexdigest()
 
 
-def amplification(arrays: LoraArrays, base_norm: float) -> float:
-    """Factor that makes the norm of all B A about CANARY_STRENGTH of the norm of the weights they are added to."""
-    squares = 0.0
-    for name in arrays:
-        if name.endswith(".lora_A"):
-            a, b = (arrays[f"{name[:-1]}{half}"].astype(np.float64) for half in "AB")
-            a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)  # a convolution has (rank, in, k, k), (out, rank, 1, 1)
-            squares += float(((b.T @ b) * (a @ a.T)).sum())  # ||B A||^2 without forming B A
-    # A fresh LoRA has B = 0 and does nothing at any factor.
-    return 1.0 if squares == 0 else CANARY_STRENGTH * base_norm / squares**0.5
+def _digest(value: np.ndarray) -> bytes:
+    plain = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+    return hashlib.blake2b(plain.data, digest_size=DIGEST_BYTES).digest()
 
 
-def publishable(model: TextToImage, version: int, arrays: LoraArrays) -> PublishedWeights:
+def publishable(model: TextToImage, version: int, arrays: WeightArrays) -> PublishedWeights:
     """What the trainer says of the weights that are its policy now: checksum, and its own canary answer."""
-    factor = amplification(arrays, model.base_norm())
+    factor = model.weights.canary_factor(CANARY_STRENGTH)
     base = model.canary("initial")
     with model.weights.amplified(factor):
         delta = model.canary("policy") - base
@@ -55,7 +55,7 @@ def publishable(model: TextToImage, version: int, arrays: LoraArrays) -> Publish
     return PublishedWeights(version, checksum(arrays), Canary(factor, base, delta), size)
 
 
-def apply(model: TextToImage, published: PublishedWeights, arrays: LoraArrays) -> None:
+def apply(model: TextToImage, published: PublishedWeights, arrays: WeightArrays) -> None:
     """Makes `arrays` the policy of `model`, and proves it.
 
     Raises WeightsError if bytes, names, shapes or the denoiser's answer differ from what the trainer published.
@@ -66,34 +66,42 @@ def apply(model: TextToImage, published: PublishedWeights, arrays: LoraArrays) -
             f"{published.checksum}"
         )
     model.weights.unfuse()
+    base = _checked_base(model, published)
     model.weights.load("policy", arrays)
-    _check_canary(model, published)
+    _check_policy(model, published, base)
     if model.fuses_policy:
         model.weights.fuse()
 
 
-def _check_canary(model: TextToImage, published: PublishedWeights) -> None:
-    """Raises WeightsError unless base and policy answer the fixed input as the trainer's do.
-
-    The policy answers by the very path that will sample: fused where the model fuses.
-    """
-    tolerance = CANARY_TOLERANCE[model.dtype]
-    base = model.canary("initial")
+def _checked_base(model: TextToImage, published: PublishedWeights) -> np.ndarray:
+    """This model's answer before tuning. Raises WeightsError unless it is the trainer's."""
+    if "initial" not in model.weights.names:
+        # Overwritten by the versions before, the first of which was applied to the model as it was loaded.
+        return published.canary.base
+    base, tolerance = model.canary("initial"), CANARY_TOLERANCE[model.dtype]
     error = _relative(base - published.canary.base, published.canary.base)
     if error > tolerance:
         raise WeightsError(
             f"canary: this actor's base model is not the trainer's (relative difference {error:.3g}, allowed "
             f"{tolerance}); every node must load the same model files, dtype and library versions"
         )
+    return base
+
+
+def _check_policy(model: TextToImage, published: PublishedWeights, base: np.ndarray) -> None:
+    """Raises WeightsError unless the policy changes `base` as the trainer's does.
+
+    It answers by the very path that will sample: fused where the model fuses.
+    """
     with model.weights.amplified(published.canary.amplification):
         if model.fuses_policy:
             model.weights.fuse()
         delta = model.canary("policy") - base
-    error = _relative(delta - published.canary.delta, published.canary.delta)
+    error, tolerance = _relative(delta - published.canary.delta, published.canary.delta), CANARY_TOLERANCE[model.dtype]
     if error > tolerance:
         raise WeightsError(
             f"canary: policy version {published.version} acts on this actor's denoiser otherwise than on the trainer's "
-            f"(relative difference {error:.3g}, allowed {tolerance}): its LoRA is bound to the wrong modules"
+            f"(relative difference {error:.3g}, allowed {tolerance}): its weights are bound to the wrong modules"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -12,6 +12,9 @@ from rayalign.models.conditioning import Conditioning
 class SD15:
     name = "sd15"
     pipeline_class = "StableDiffusionPipeline"
+    denoiser_part = "unet"
+    latent_argument = "sample"
+    process: Literal["ddim", "flow"] = "ddim"
     required: tuple[str, ...] = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
     def load(self, path: str, dtype: torch.dtype) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -55,12 +55,14 @@ class StubDenoiser(nn.Module):
 
         inject_adapter_in_model(settings, self, adapter_name)
 
-    def forward(self, x: Tensor, t: Tensor, encoder_hidden_states: Tensor, return_dict: bool = False) -> tuple[Tensor]:
+    def forward(
+        self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, return_dict: bool = False
+    ) -> tuple[Tensor]:
         time.sleep(self.cost["train_s" if torch.is_grad_enabled() else "denoise_s"])
-        hidden = x.permute(0, 2, 3, 1) + encoder_hidden_states.mean((1, 2)).reshape(-1, 1, 1, 1)
+        hidden = sample.permute(0, 2, 3, 1) + encoder_hidden_states.mean((1, 2)).reshape(-1, 1, 1, 1)
         for layer in (self.to_q, self.to_k, self.to_v, self.to_out[0]):
             hidden = layer(hidden)
-        return (x + 0.1 * torch.tanh(hidden.permute(0, 3, 1, 2)),)
+        return (sample + 0.1 * torch.tanh(hidden.permute(0, 3, 1, 2)),)
 
 
 class StubVae(nn.Module):
@@ -70,6 +72,9 @@ class StubVae(nn.Module):
         super().__init__()
         self.config = SimpleNamespace(scaling_factor=1.0, shift_factor=None)
 
+    def encode(self, pixels: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(latents=nn.functional.pad(nn.functional.avg_pool2d(pixels, 8), (0, 0, 0, 0, 0, 1)))
+
     def decode(self, latents: Tensor, return_dict: bool = False) -> tuple[Tensor]:
         return (nn.functional.interpolate(latents[:, :3], scale_factor=8.0),)
 
@@ -77,6 +82,9 @@ class StubVae(nn.Module):
 class Stub:
     name = "stub"
     pipeline_class = "StubPipeline"
+    denoiser_part = "unet"
+    latent_argument = "sample"
+    process: Literal["ddim", "flow"] = "ddim"
     required: tuple[str, ...] = ()
 
     def load(self, path: str, dtype: torch.dtype) -> Any:

@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rayalign.algorithms.ddim import DDIMKernel
+from rayalign.algorithms.kernel import Kernel
 from rayalign.models.conditioning import Conditioning, guide
 from rayalign.models.family import Family
+from rayalign.models.kernels import picture_kernel
+from rayalign.models.pixels import decode_latents
 from rayalign.models.weight_sets import WeightSet, WeightSets
 
 CANARY_SEED = 20_250_203
@@ -34,7 +36,7 @@ class TextToImage:
         self,
         pipe: Any,
         family: Family,
-        kernel: DDIMKernel,
+        kernel: Kernel,
         weights: WeightSets,
         guidance_scale: float,
         resolution: int,
@@ -42,9 +44,10 @@ class TextToImage:
         dtype: torch.dtype,
     ) -> None:
         self.pipe, self.family, self.kernel, self.weights = pipe, family, kernel, weights
+        self.picture_kernel = picture_kernel(kernel)
         self.guidance_scale, self.resolution = guidance_scale, resolution
         self.device, self.dtype = device, dtype
-        self.denoiser: nn.Module = pipe.unet
+        self.denoiser: nn.Module = getattr(pipe, family.denoiser_part)
         # What a training call goes through: Accelerate's wrapper (DDP) where there is one.
         self.trainable: nn.Module = self.denoiser
         self.fuses_policy = dtype == torch.float32
@@ -55,7 +58,7 @@ class TextToImage:
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one latent."""
         side = self.resolution // self.pipe.vae_scale_factor
-        return (self.pipe.unet.config.in_channels, side, side)
+        return (self.denoiser.config.in_channels, side, side)  # type: ignore[union-attr,return-value]
 
     def encode(self, prompts: list[str]) -> Conditioning:
         """Conditioning of B prompts. Each distinct prompt is encoded once, alone, so its bits depend on no other."""
@@ -100,24 +103,17 @@ class TextToImage:
         return guide(negative, positive, self.guidance_scale)
 
     def _predict(self, denoiser: Callable[..., Any], x_t: Tensor, t_B: Tensor, inputs: dict[str, Any]) -> Tensor:
-        return denoiser(x_t.to(self.dtype), t_B, return_dict=False, **inputs)[0].float()
+        latent = {self.family.latent_argument: x_t.to(self.dtype)}
+        return denoiser(timestep=t_B, return_dict=False, **latent, **inputs)[0].float()
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Clean latents (B, C, H, W) -> images in [0, 1], float32 (B, 3, height, width)."""
-        return self.decode_with_grad(latents)
+        return self.decode_with_grad(latents).clamp(0, 1)
 
     def decode_with_grad(self, latents: Tensor) -> Tensor:
-        """`decode`, differentiable; the clamp passes no gradient outside [0, 1]."""
-        vae = self.pipe.vae
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
-        scaled = (latents / vae.config.scaling_factor + shift).to(vae.dtype)
-        return (vae.decode(scaled, return_dict=False)[0].float() / 2 + 0.5).clamp(0, 1)
-
-    def base_norm(self) -> float:
-        """Euclidean norm of the base weights that carry a LoRA."""
-        weights = [layer.get_base_layer().weight for layer in self.weights.layers.values()]
-        return float(sum(weight.detach().double().pow(2).sum() for weight in weights)) ** 0.5
+        """`decode`, differentiable. Values outside [0, 1] pass too, or an overshot pixel could never come back."""
+        return decode_latents(self.pipe.vae, latents)
 
     @torch.no_grad()
     def canary(self, weights: WeightSet) -> np.ndarray:
@@ -126,13 +122,13 @@ class TextToImage:
         channels, height, width = self.latent_shape
         size = (1, channels, min(height, CANARY_LATENT), min(width, CANARY_LATENT))
         x_t = torch.randn(size, generator=generator).to(self.device)
-        t_B = torch.tensor([len(self.kernel.abar_T) // 2], device=self.device)
+        t_B = self.kernel.from_unit(torch.tensor([0.5], device=self.device))
         like = self.encode([""])
         text = like._map(lambda value: torch.randn(value.shape, generator=generator).to(value))
         inputs = self.family.denoiser_inputs(text, False, self.resolution, self.resolution)
         # The class's own forward: the trainer's Accelerate puts autocast around the instance's, rollout does not.
         plain = partial(type(self.denoiser).forward, self.denoiser)
-        with self.weights.using(weights):
+        with self.weights.as_drawn(weights):
             return self._predict(plain, x_t, t_B, inputs).cpu().numpy()
 
 

@@ -5,12 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from diffusers import DDIMScheduler
 
-from rayalign.config import SamplerConfig
 from rayalign.errors import ConfigError
-from rayalign.models.load import find_family, make_kernel, resolve_path
+from rayalign.models.load import find_family, resolve_path
 from rayalign.toy import toy_path
 from tests.toys import model_of
 
@@ -75,36 +72,17 @@ def test_a_stub_with_an_unknown_cost() -> None:
 
 
 @pytest.mark.parametrize("path", ["toy-sd15", "toy-sdxl"])
-def test_the_kernel_is_ddim_on_the_models_own_schedule(path: str) -> None:
-    """toy-sdxl ships an Euler scheduler, as the real one does."""
+def test_what_is_not_tuned_is_frozen_and_the_resolution_the_models_own(path: str) -> None:
     model = model_of(path)
-    ddim = DDIMScheduler.from_config(model.pipe.scheduler.config)
-    ddim.set_timesteps(20)
-    assert model.kernel.timesteps == tuple(ddim.timesteps.tolist())
-    assert torch.equal(model.kernel.abar_T, ddim.alphas_cumprod)
-    assert (model.kernel.eta, model.kernel.final_abar) == (1.0, ddim.final_alpha_cumprod.item())
     assert not any(parameter.requires_grad for parameter in model.pipe.vae.parameters())
     assert model.resolution == model.pipe.unet.config.sample_size * model.pipe.vae_scale_factor
-
-
-def test_a_step_without_noise_cannot_be_tuned() -> None:
-    scheduler = DDIMScheduler(set_alpha_to_one=True)
-    make_kernel(scheduler, SamplerConfig(tuned_steps=(20, 2)))
-    with pytest.raises(ConfigError, match="step 1 of this scheduler adds no noise") as caught:
-        make_kernel(scheduler, SamplerConfig(tuned_steps=(20, 1)))
-    assert caught.value.field == "sampler.tuned_steps"
-
-
-def test_a_network_that_predicts_something_else_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"'sample': its scheduler's prediction_type is not one of \('epsilon', 'v_p"):
-        make_kernel(DDIMScheduler(prediction_type="sample"), SamplerConfig())
 
 
 def test_an_unknown_lora_target_is_named() -> None:
     # `_q` is how a name ends, but no module is called so: peft would find none.
     for target in ("to_z", "_q"):
         with pytest.raises(ConfigError, match=f"'{target}': the denoiser has no such module"):
-            model_of("stub", model={"lora": {"targets": [target]}})
+            model_of("stub", model={"tuning": {"kind": "lora", "targets": [target]}})
 
 
 def test_loading_twice_gives_the_same_lora_another_seed_another() -> None:

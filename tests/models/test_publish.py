@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from rayalign.config import TrainConfig
+from rayalign.config import RunConfig, TrainConfig
 from rayalign.errors import WeightsError
 from rayalign.learning.learner import Learner, make_accelerator
-from rayalign.models.publish import CANARY_STRENGTH, CANARY_TOLERANCE, amplification, apply, checksum, publishable
+from rayalign.models.full_weights import FullWeightSets
+from rayalign.models.lora_weights import LoraWeightSets, amplification
+from rayalign.models.publish import CANARY_STRENGTH, CANARY_TOLERANCE, apply, checksum, publishable
 from rayalign.models.text_to_image import TextToImage
-from rayalign.models.weight_sets import LoraArrays
+from rayalign.models.weight_sets import WeightArrays
 from rayalign.records import PublishedWeights
+from tests.models.whole import ACTOR, moved, whole_model
 from tests.toys import TOYS, answer, model_of, nudged
 
 TINY_UPDATE = 1e-5  # about one AdamW step at the paper's learning rate, from B = 0
@@ -28,13 +33,13 @@ def pair(request: pytest.FixtureRequest) -> tuple[TextToImage, TextToImage]:
     return model_of(request.param), model_of(request.param, adapters=("policy",))
 
 
-def published(trainer: TextToImage, scale: float, version: int = 3) -> tuple[PublishedWeights, LoraArrays]:
+def published(trainer: TextToImage, scale: float, version: int = 3) -> tuple[PublishedWeights, WeightArrays]:
     arrays = nudged(trainer, 1, scale)
     trainer.weights.load("policy", arrays)
     return publishable(trainer, version, arrays), arrays
 
 
-def swapped(arrays: LoraArrays, first: str, second: str, block: str = "") -> LoraArrays:
+def swapped(arrays: WeightArrays, first: str, second: str, block: str = "") -> WeightArrays:
     """The values of two modules exchanged wherever their shapes allow it, in modules whose name holds `block`."""
     changed = dict(arrays)
     for name, value in arrays.items():
@@ -70,14 +75,14 @@ def test_amplification_by_hand() -> None:
         "n.lora_A": np.ones((1, 2), dtype=np.float32),
         "n.lora_B": np.zeros((2, 1), dtype=np.float32),
     }
-    assert amplification(arrays, 10.0) == pytest.approx(CANARY_STRENGTH * 10 / 5)
-    assert amplification({name: arrays[name] for name in ("n.lora_A", "n.lora_B")}, 10.0) == 1.0
+    assert amplification(arrays, 10.0, CANARY_STRENGTH) == pytest.approx(CANARY_STRENGTH * 10 / 5)
+    assert amplification({name: arrays[name] for name in ("n.lora_A", "n.lora_B")}, 10.0, CANARY_STRENGTH) == 1.0
 
 
 def test_a_convolution_has_a_norm_too() -> None:
     a, b = np.full((2, 3, 3, 3), 0.5), np.full((4, 2, 1, 1), 2.0)
     # B A has 4 x 27 elements of 2 * (2 * 0.5) = 2: norm 2 sqrt(108).
-    assert amplification({"m.lora_A": a, "m.lora_B": b}, 1.0) == pytest.approx(CANARY_STRENGTH / (2 * 108**0.5))
+    assert amplification({"m.lora_A": a, "m.lora_B": b}, 1.0, 0.2) == pytest.approx(0.2 / (2 * 108**0.5))
 
 
 @pytest.mark.parametrize("scale", [0.0, TINY_UPDATE, 0.05])
@@ -103,11 +108,12 @@ def test_weights_of_another_module_are_caught(
     pair: tuple[TextToImage, TextToImage], scale: float, others: tuple[str, str], block: str
 ) -> None:
     trainer, actor = pair
+    assert isinstance(trainer.weights, LoraWeightSets)
     if block and not any(block in name for name in trainer.weights.layers):
         block = next(iter(trainer.weights.layers)).partition(".attn")[0]
     description, arrays = published(trainer, scale)
     wrong = swapped(arrays, *others, block)
-    with pytest.raises(WeightsError, match=r"canary: policy version 3 .* its LoRA is bound to the wrong modules"):
+    with pytest.raises(WeightsError, match=r"canary: policy version 3 .* its weights are bound to the wrong modules"):
         apply(actor, replace(description, checksum=checksum(wrong)), wrong)
     apply(actor, description, arrays)  # the refusal left an actor that works
 
@@ -124,8 +130,8 @@ def other_precision() -> Iterator[None]:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_trainer_under_autocast_agrees_with_an_actor_without(dtype: str) -> None:
     trainer = model_of("toy-sdxl", model={"dtype": dtype})
-    config = TrainConfig(mixed_precision="bf16")
-    Learner(trainer, config, make_accelerator(config, "cpu"))
+    config = RunConfig(train=TrainConfig(mixed_precision="bf16"))
+    Learner(trainer, config, make_accelerator(config.train, "cpu"))
     actor = model_of("toy-sdxl", adapters=("policy",), model={"dtype": dtype})
     description, arrays = published(trainer, TINY_UPDATE)
     apply(actor, description, arrays)
@@ -180,3 +186,115 @@ def test_unknown_names_are_listed(pair: tuple[TextToImage, TextToImage]) -> None
     renamed = {name.replace("to_v", "to_w"): value for name, value in arrays.items()}
     with pytest.raises(WeightsError, match=r"bind to no module .*to_w.lora_A"):
         apply(actor, replace(description, checksum=checksum(renamed)), renamed)
+
+
+TINY_STEP = 1e-8  # of a model that is tuned as a whole: Diffusion-DPO's learning rate, before scaling by its batch
+
+
+@pytest.fixture(scope="module", params=["toy-sdxl", "toy-sd3"])
+def whole_pair(request: pytest.FixtureRequest) -> tuple[TextToImage, TextToImage]:
+    """(trainer, rollout actor)."""
+    return whole_model(request.param), whole_model(request.param, ACTOR)
+
+
+def published_whole(trainer: TextToImage, scale: float) -> tuple[PublishedWeights, WeightArrays]:
+    arrays = moved(trainer.weights.state("initial"), 1, scale)
+    trainer.weights.load("policy", arrays)
+    return publishable(trainer, 3, arrays), arrays
+
+
+def forged(description: PublishedWeights, arrays: WeightArrays) -> PublishedWeights:
+    """As if these arrays had been published: a mistake made before the checksum."""
+    return replace(description, checksum=checksum(arrays))
+
+
+@pytest.mark.parametrize("scale", [0.0, TINY_STEP, 0.01])
+def test_whole_weights_are_taken(whole_pair: tuple[TextToImage, TextToImage], scale: float) -> None:
+    trainer, actor = whole_pair
+    description, arrays = published_whole(trainer, scale)
+    # 4 bytes a parameter: 7,383,984 and 6,037,984 for the two toys.
+    assert description.num_bytes == 4 * sum(value.numel() for value in trainer.denoiser.parameters())
+    before = answer(trainer)
+    apply(actor, description, arrays)
+    assert torch.equal(answer(actor), before)
+    assert torch.equal(answer(trainer), before)  # describing the weights left them alone
+    assert actor.weights.names == ("policy",)
+
+
+def test_another_base_is_caught_while_it_stands() -> None:
+    trainer, actor = whole_model("toy-sdxl"), whole_model("toy-sdxl", ACTOR)
+    description, arrays = published_whole(trainer, 0.01)
+    with torch.no_grad():
+        actor.denoiser.conv_in.weight.mul_(1.05)
+    with pytest.raises(WeightsError, match="canary: this actor's base model is not the trainer's"):
+        apply(actor, description, arrays)
+
+
+@pytest.mark.parametrize("others", [("to_q", "to_k"), ("to_k", "to_v")], ids="-".join)
+@pytest.mark.parametrize("scale", [0.0, 0.01])
+def test_whole_weights_of_another_module_are_caught(
+    whole_pair: tuple[TextToImage, TextToImage], scale: float, others: tuple[str, str]
+) -> None:
+    trainer, actor = whole_pair
+    description, arrays = published_whole(trainer, scale)
+    wrong = swapped(arrays, *others)
+    with pytest.raises(WeightsError, match=r"canary: policy version 3 .* bound to the wrong modules"):
+        apply(actor, forged(description, wrong), wrong)
+    apply(actor, description, arrays)  # the refusal left an actor that works
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("path", ["toy-sdxl", "toy-sd3"])
+def test_stale_and_unbound_whole_weights_are_caught_after_the_smallest_step(path: str, dtype: str) -> None:
+    trainer, actor = whole_model(path, dtype=dtype), whole_model(path, ACTOR, dtype=dtype)
+    # In bfloat16 a smaller step changes nothing of what samples.
+    description, arrays = published_whole(trainer, TINY_STEP if dtype == "float32" else 1e-6)
+    stale = trainer.weights.state("initial")
+    with pytest.raises(WeightsError, match="canary: policy version 3"):
+        apply(actor, forged(description, stale), stale)
+    apply(actor, description, arrays)
+    assert {value.dtype for value in actor.denoiser.parameters()} == {actor.dtype} == {getattr(torch, dtype)}
+    # The trainer's float32 weights answered as the actor's do: the whole tolerance is left for other kernels.
+    with actor.weights.amplified(description.canary.amplification):
+        delta = actor.canary("policy") - description.canary.base
+    error = np.linalg.norm(delta - description.canary.delta) / np.linalg.norm(description.canary.delta)
+    assert error < CANARY_TOLERANCE[actor.dtype] / 10
+    bound_to_nothing = whole_model(path, ACTOR, dtype=dtype)
+    assert isinstance(bound_to_nothing.weights, FullWeightSets)
+    bound_to_nothing.weights._policy = dict(deepcopy(bound_to_nothing.denoiser).named_parameters())
+    with pytest.raises(WeightsError, match="canary: policy version 3"):
+        apply(bound_to_nothing, description, arrays)
+
+
+def test_other_kernels_neither_raise_an_alarm_nor_hide_one(
+    whole_pair: tuple[TextToImage, TextToImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, actor = whole_pair
+    description, arrays = published_whole(trainer, TINY_STEP)
+    draw, exact = np.random.default_rng(0), actor.canary
+
+    def rounded_otherwise(weights: Any) -> np.ndarray:
+        """As another GPU would answer: hundreds of times the effect of the step itself."""
+        answered = exact(weights)
+        return answered + 1e-4 * answered.std() * draw.standard_normal(answered.shape).astype(np.float32)
+
+    monkeypatch.setattr(actor, "canary", rounded_otherwise)
+    apply(actor, description, arrays)
+    stale = trainer.weights.state("initial")
+    with pytest.raises(WeightsError, match="canary: policy version 3"):
+        apply(actor, forged(description, stale), stale)
+
+
+def test_whole_weights_with_a_flipped_byte_or_unknown_names_are_caught(
+    whole_pair: tuple[TextToImage, TextToImage],
+) -> None:
+    trainer, actor = whole_pair
+    description, arrays = published_whole(trainer, 0.01)
+    name = next(iter(arrays))
+    damaged = arrays | {name: arrays[name].copy()}
+    damaged[name].view(np.uint8)[0, 0] ^= 1
+    with pytest.raises(WeightsError, match=f"policy version 3 arrived damaged: its checksum is {checksum(damaged)}"):
+        apply(actor, description, damaged)
+    renamed = {key.replace("to_v", "to_w"): value for key, value in arrays.items()}
+    with pytest.raises(WeightsError, match=r"bind to no module .*to_w"):
+        apply(actor, forged(description, renamed), renamed)
