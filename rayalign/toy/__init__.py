@@ -1,4 +1,4 @@
-"""Tiny models that are real: two diffusers pipelines and an open_clip model, of coloured shapes.
+"""Tiny models that are real: three diffusers pipelines and an open_clip model, of coloured shapes.
 
 They are committed with the code, so that everything can be tried and tested without a download.
 Importing this package is light; what trains the models (`python -m rayalign.toy.train`) is imported only
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-TOY_MODELS = ("toy-sd15", "toy-sdxl", "toy-clip")
-"""The toys: a StableDiffusionPipeline, a StableDiffusionXLPipeline and an open_clip model."""
+TOY_MODELS = ("toy-sd15", "toy-sdxl", "toy-sd3", "toy-clip")
+"""The toys: pipelines of Stable Diffusion, Stable Diffusion XL and Stable Diffusion 3, and an open_clip model."""
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 

@@ -1,4 +1,4 @@
-"""The toy pipelines: put together from the trained autoencoder and text encoders, and their UNets trained."""
+"""The toys with a UNet: put together from the trained autoencoder and text encoders, and their UNets trained."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from rayalign.toy import autoencoder, shapes, training
 from rayalign.toy.contrastive import FEATURES, WIDTH
-from rayalign.toy.tokenizer import build_tokenizer
+from rayalign.toy.tokenizer import build_t5_tokenizer, build_tokenizer
 
 BATCH = 64
 DROPPED = 0.1
@@ -43,7 +43,7 @@ NOISE: dict[str, Any] = {
 }
 
 Pipeline = Any
-"""StableDiffusionPipeline or StableDiffusionXLPipeline: diffusers gives neither of them types for its parts."""
+"""A StableDiffusion pipeline of any family: diffusers gives none of them types for its parts."""
 
 
 def new_unet(large: bool) -> UNet2DConditionModel:
@@ -106,14 +106,21 @@ def save_pipeline(pipeline: Pipeline, folder: Path) -> None:
     draft = folder.with_name(folder.name + ".draft")
     shutil.rmtree(draft, ignore_errors=True)
     pipeline.save_pretrained(draft)
-    for tokenizer in draft.glob("tokenizer*"):
-        shutil.rmtree(tokenizer)
-        build_tokenizer(tokenizer)
+    for part in draft.glob("tokenizer*"):
+        length = getattr(pipeline, part.name).model_max_length
+        shutil.rmtree(part)
+        if part.name == "tokenizer_3":
+            build_t5_tokenizer(part)
+        else:
+            build_tokenizer(part, length)
     training.store_half(draft)
     for path in draft.rglob("*.json"):
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("_name_or_path", None) is not None:
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    # In transformers 5 both names are one class; in 4 the short one is another, which wants one more package.
+    index = draft / "model_index.json"
+    index.write_text(index.read_text(encoding="utf-8").replace('"T5Tokenizer"', '"T5TokenizerFast"'), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
 

@@ -1,7 +1,7 @@
 """Measure a toy pipeline: what it draws right, its JPEG sizes, its toy-clip scores.
 
 `python -m rayalign.toy.measure toy-sd15` draws with DDIM, 20 steps, eta 1 and guidance 5, as training by
-reward does.
+reward does; toy-sd3 with its flow and as many steps.
 """
 
 from __future__ import annotations

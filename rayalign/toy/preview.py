@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 
 def load(name: str) -> DiffusionPipeline:
-    """The toy pipeline `name` with a DDIM scheduler, which is what training by reward uses."""
+    """The toy pipeline `name`: with a DDIM scheduler, which is what training by reward uses, or toy-sd3's own flow."""
     from diffusers import DDIMScheduler, DiffusionPipeline
 
     pipeline = DiffusionPipeline.from_pretrained(toy_path(name))
-    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    if name != "toy-sd3":
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -32,19 +33,20 @@ def draw(
     eta: float = 1.0,
     guidance: float = 5.0,
 ) -> list[Image.Image]:
-    """One picture for each prompt; the same seed and prompts draw the same pictures."""
+    """One picture for each prompt; the same seed and prompts draw the same pictures. toy-sd3 has no use for `eta`."""
     import torch
 
     generators = [torch.Generator().manual_seed(seed * 10_007 + index) for index in range(len(prompts))]
     side = shapes.SIDE
+    t5 = getattr(pipeline, "tokenizer_3", None)
     return pipeline(
         prompts,
         height=side,
         width=side,
         num_inference_steps=steps,
-        eta=eta,
         guidance_scale=guidance,
         generator=generators,
+        **({"eta": eta} if t5 is None else {"max_sequence_length": t5.model_max_length}),
     ).images
 
 

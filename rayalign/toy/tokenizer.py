@@ -1,4 +1,4 @@
-"""The tokenizer of the toy models: byte-level BPE, trained here on nothing but the caption words."""
+"""The tokenizers of the toy models, made of nothing but the caption words: CLIP's byte-level BPE, T5's unigrams."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING
 from rayalign.toy import shapes
 
 if TYPE_CHECKING:
-    from transformers import CLIPTokenizer
+    from transformers import CLIPTokenizer, T5TokenizerFast
 
 LENGTH = 32
 """Tokens in a padded prompt (the real CLIP has 77); a caption of two shapes needs about 14."""
 
+SHORT = 16
+"""Tokens in a padded prompt of the toy SD 3, whose transformer pays for each of them in every block."""
+
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
+T5_PAD, T5_END, T5_UNKNOWN, T5_SPACE = "<pad>", "</s>", "<unk>", "\u2581"
 
 
 def byte_letters() -> list[str]:
@@ -57,8 +61,10 @@ def merge(parts: list[str], pair: tuple[str, str]) -> list[str]:
     return joined
 
 
-def build_tokenizer(folder: Path) -> CLIPTokenizer:
+def build_tokenizer(folder: Path, length: int = LENGTH) -> CLIPTokenizer:
     """Write the tokenizer's files into `folder` and return it as CLIPTokenizer loads it from there.
+
+    `length` is what a prompt is padded to.
 
     Any text has tokens: what is not a caption word falls back to smaller pieces and at last to single bytes. END has
     the highest number because open_clip takes a text's features from where the highest number is.
@@ -78,11 +84,48 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     config = {
         **special,
         "tokenizer_class": "CLIPTokenizer",
-        "model_max_length": LENGTH,
+        "model_max_length": length,
         "do_lower_case": True,
     }
     _write_json(folder / "tokenizer_config.json", config)
     return CLIPTokenizer.from_pretrained(folder)
+
+
+def t5_pieces() -> list[tuple[str, float]]:
+    """(piece, log-probability) in T5's order: special tokens, then one piece a caption word, then single letters.
+
+    A caption word is likelier than its letters, so it stays whole; other text in ASCII falls back to letters.
+    """
+    special = [(token, 0.0) for token in (T5_PAD, T5_END, T5_UNKNOWN)]
+    letters = [(T5_SPACE, -8.0), *((chr(code), -10.0) for code in range(33, 127))]
+    return [*special, *((T5_SPACE + word, -4.0) for word in shapes.words()), *letters]
+
+
+def build_t5_tokenizer(folder: Path) -> T5TokenizerFast:
+    """Write the tokenizer's files into `folder` and return it as T5TokenizerFast loads it from there."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import T5TokenizerFast
+
+    pieces = t5_pieces()
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
+    spaces = pre_tokenizers.Metaspace(replacement=T5_SPACE, prepend_scheme="always", split=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), spaces])
+    tokenizer.decoder = decoders.Metaspace(replacement=T5_SPACE, prepend_scheme="always", split=True)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=["$A", T5_END], pair=["$A", T5_END, "$B", T5_END], special_tokens=[(T5_END, 1)]
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "T5TokenizerFast",
+        "pad_token": T5_PAD,
+        "eos_token": T5_END,
+        "unk_token": T5_UNKNOWN,
+        "extra_ids": 0,
+        "model_max_length": SHORT,
+    }
+    _write_json(folder / "tokenizer_config.json", config)
+    return T5TokenizerFast.from_pretrained(folder)
 
 
 def _write_json(path: Path, value: Mapping[str, object]) -> None:

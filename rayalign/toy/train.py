@@ -1,7 +1,8 @@
 """Train the toy models from nothing: `python -m rayalign.toy.train`, or one stage of it with `--stage`.
 
-The stages in order: `vae`, `clip` (with the text encoders), `sd15`, which needs both, and `sdxl`, which starts from
-the UNet of `sd15`. Two stages side by side with `--threads 1` use two cores better than one stage with two threads.
+The stages in order: `vae`, `clip` (with the text encoders), `sd15`, which needs both, `sdxl`, which starts from the
+UNet of `sd15`, and `sd3`, which takes autoencoder and CLIP text encoders from the finished toy-sdxl. Two stages side
+by side with `--threads 1` use two cores better than one stage with two threads.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from rayalign.toy import WEIGHTS
 
-MINUTES = {"vae": 40.0, "clip": 15.0, "sd15": 40.0, "sdxl": 25.0}
+MINUTES = {"vae": 40.0, "clip": 15.0, "sd15": 40.0, "sdxl": 25.0, "sd3": 40.0}
 """An estimate for one idle core. The committed weights came in several shorter runs: see weights/train.log."""
 
 
@@ -33,17 +34,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def run_stage(stage: str, minutes: float, parts: Path, weights: Path, seed: int, resume: bool) -> None:
     """Run one stage; its lines are added to `train.log` beside the weights."""
-    from rayalign.toy import autoencoder, contrastive, denoiser
+    from rayalign.toy import autoencoder, contrastive, denoiser, transformer
 
     log = weights / "train.log"
     if stage == "vae":
         autoencoder.train(parts / "vae", minutes, seed=seed, log_path=log, resume=resume)
     elif stage == "clip":
         contrastive.train(parts, weights / "toy-clip", minutes, seed=seed + 1, log_path=log, resume=resume)
+    elif stage == "sd3":
+        lender = weights / "toy-sdxl"
+        transformer.train(lender, parts, weights / "toy-sd3", minutes, seed + 3, log_path=log, resume=resume)
     else:
         name = f"toy-{stage}"
-        lender = weights / "toy-sd15" if stage == "sdxl" else None
-        denoiser.train(name, parts, weights / name, minutes, seed + 2, log_path=log, resume=resume, lender=lender)
+        unet = weights / "toy-sd15" if stage == "sdxl" else None
+        denoiser.train(name, parts, weights / name, minutes, seed + 2, log_path=log, resume=resume, lender=unet)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
