@@ -62,27 +62,33 @@ def versions(summary: Dict) -> list[tuple[str, str]]:
 
 
 def load_snippet(config: Dict, summary: Dict) -> str:
-    """Python that loads the LoRA in plain diffusers, with the sampler the pictures were drawn with."""
+    """Python that loads what was tuned in plain diffusers, with the sampler the pictures were drawn with."""
     model = summary.get("model") or config.get("model", {}).get("path")
     if not model or model.split(":")[0] == "stub":
         return ""  # a stub has no diffusers pipeline
     toy = model.startswith("toy-")
+    # A rectified flow's pictures are drawn by its pipeline's own scheduler.
+    ddim, full = summary.get("process", "ddim") == "ddim", _tuned_whole(config)
+    arguments = {name: argument for name, argument in SAMPLER_ARGUMENTS.items() if ddim or argument != "eta"}
     sampler = config.get("sampler") or {}
-    settings = "".join(
-        f", {argument}={sampler[name]}" for name, argument in SAMPLER_ARGUMENTS.items() if name in sampler
-    )
-    lora = "/".join([*(str(config[name]) for name in ("output", "name") if config.get(name)), "lora"])
-    source = f"toy_path({model!r})" if toy else repr(model)
+    settings = "".join(f", {argument}={sampler[name]}" for name, argument in arguments.items() if name in sampler)
+    run = [str(config[name]) for name in ("output", "name") if config.get(name)]
+    tuned = "/".join([*run, "model" if full else "lora"])
+    source = repr(tuned) if full else f"toy_path({model!r})" if toy else repr(model)
     lines = [
-        "from diffusers import DDIMScheduler, DiffusionPipeline",
-        *(["from rayalign.toy import toy_path"] if toy else []),
+        f"from diffusers import {'DDIMScheduler, ' if ddim else ''}DiffusionPipeline",
+        *(["from rayalign.toy import toy_path"] if toy and not full else []),
         "",
         f"pipe = DiffusionPipeline.from_pretrained({source})",
-        "pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)",
-        f"pipe.load_lora_weights({lora!r})",
+        *(["pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)"] if ddim else []),
+        *([] if full else [f"pipe.load_lora_weights({tuned!r})"]),
         f"image = pipe('a cat'{settings}).images[0]",
     ]
     return "\n".join(lines)
+
+
+def _tuned_whole(config: Dict) -> bool:
+    return (config.get("model", {}).get("tuning") or {}).get("kind") == "full"
 
 
 def pair_counts(summary: Dict, history: History) -> dict[str, int]:
