@@ -1,4 +1,4 @@
-"""JPEG compressibility: a reward that needs no model, no prompt and no download."""
+"""JPEG compressibility and incompressibility: rewards that need no model, no prompt and no download."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class JpegScorer:
     differentiable: ClassVar[bool] = False
     needs_prompt: ClassVar[bool] = False
     unit: ClassVar[str] = "minus kB (1000 bytes) as JPEG of quality 95"
+    licence: ClassVar[str] = "no weights"
 
     def __init__(self, quality: int = 95) -> None:
         if not 1 <= quality <= 100:
@@ -38,6 +39,16 @@ class JpegScorer:
         with io.BytesIO() as file:
             Image.fromarray(to_uint8(image_CHW)).save(file, format="JPEG", quality=self.quality)
             return -file.tell() / BYTES_PER_KB
+
+
+class JpegLargeScorer(JpegScorer):
+    """Plus that size, the paper's incompressibility: busy pictures score high."""
+
+    unit: ClassVar[str] = "kB (1000 bytes) as JPEG of quality 95"
+
+    def score(self, images_BCHW: np.ndarray, prompts: list[str]) -> np.ndarray:
+        """float32 (B, 3, H, W) in [0, 1] -> float32 (B,). A NaN pixel makes its image's score NaN."""
+        return -super().score(images_BCHW, prompts)
 
 
 def to_uint8(image_CHW: np.ndarray) -> np.ndarray:

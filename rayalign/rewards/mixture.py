@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Mapping
-from types import MappingProxyType
 
 import numpy as np
 
 from rayalign.errors import ScoringError
 from rayalign.records import Scores
-from rayalign.rewards.protocol import ScoreFn, Scorer
-
-logger = logging.getLogger(__name__)
-
-NOTHING_HELD_OUT: Mapping[str, Scorer] = MappingProxyType({})
 
 
 def mix(weights: Mapping[str, float], parts: Mapping[str, np.ndarray], seconds: float = 0.0) -> Scores:
@@ -62,27 +54,7 @@ def check_answer(scores: object, num_images: int) -> np.ndarray:
     return scores_B.astype(np.float32)
 
 
-def local_score_fn(
-    scorers_with_weights: Mapping[str, tuple[Scorer, float]], heldout: Mapping[str, Scorer] = NOTHING_HELD_OUT
-) -> ScoreFn:
-    """A ScoreFn whose scorers run in this process and block it. No Ray, no retries.
-
-    An exception, or an answer of the wrong length, makes that scorer's entries NaN and is logged.
-    """
-    weights = {name: weight for name, (_, weight) in scorers_with_weights.items()}
-    scorers = {name: scorer for name, (scorer, _) in scorers_with_weights.items()} | dict(heldout)
-
-    async def score(images_BCHW: np.ndarray, prompts: list[str]) -> Scores:
-        start = time.perf_counter()
-        parts = {name: _score_or_nan(name, scorer, images_BCHW, prompts) for name, scorer in scorers.items()}
-        return mix(weights, parts, time.perf_counter() - start)
-
-    return score
-
-
-def _score_or_nan(name: str, scorer: Scorer, images_BCHW: np.ndarray, prompts: list[str]) -> np.ndarray:
-    try:
-        return check_answer(scorer.score(images_BCHW, prompts), len(images_BCHW))
-    except Exception as error:  # whatever a user's scorer raises: the contract turns it into NaN
-        logger.warning("scorer %s failed on %d images: %s: %s", name, len(images_BCHW), type(error).__name__, error)
-        return np.full(len(images_BCHW), np.nan, dtype=np.float32)
+def mix_gradients(weights: Mapping[str, float], grads: Mapping[str, np.ndarray]) -> np.ndarray:
+    """d total_b / d image_b = sum over s of weights[s] grads[s][b], float32 (B, 3, H, W); NaN where one failed."""
+    total = sum(weight * grads[name].astype(np.float64) for name, weight in weights.items())
+    return np.asarray(total, dtype=np.float32)

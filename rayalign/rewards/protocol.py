@@ -16,7 +16,12 @@ from rayalign.records import Scores
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Scores images by prompt. Higher is better."""
+    """Scores images by prompt. Higher is better.
+
+    A class may state more, see `rayalign.rewards.table.ScorerFacts`: `num_tokens`, `licence`, `weights`,
+    `runtime_env` and `default_options`. `rayalign.rewards.testing.check_scorer_conforms` tries one out and says in
+    words what is wrong with it.
+    """
 
     differentiable: ClassVar[bool]  # answers `score_and_grad` too
     needs_prompt: ClassVar[bool]
@@ -32,3 +37,13 @@ class Scorer(Protocol):
 
 # images float32 (B, 3, H, W) in [0, 1], prompts -> Scores. Failed entries come back as NaN, never as a number.
 ScoreFn = Callable[[np.ndarray, list[str]], Awaitable[Scores]]
+
+
+class DifferentiableScoreFn(Protocol):
+    """A ScoreFn that gradient guidance can use."""
+
+    def __call__(self, images_BCHW: np.ndarray, prompts: list[str]) -> Awaitable[Scores]: ...
+
+    def score_and_grad(self, images_BCHW: np.ndarray, prompts: list[str]) -> Awaitable[tuple[Scores, np.ndarray]]:
+        """Scores, and d total_b / d image_b, float32 (B, 3, H, W): of each image's own weighted sum. NaN if failed."""
+        ...

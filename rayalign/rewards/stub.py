@@ -27,6 +27,7 @@ class StubScorer:
     differentiable: ClassVar[bool] = True
     needs_prompt: ClassVar[bool] = False
     unit: ClassVar[str] = "mean pixel value: brightness in [0, 1], or red in [-1, 1]"
+    licence: ClassVar[str] = "no weights"
 
     def __init__(
         self,

@@ -5,40 +5,130 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rayalign.errors import ConfigError
+from rayalign.rewards import sources
+from rayalign.rewards.weights import LOCAL_PREFIX, Weights, is_local, local_problem
 
 if TYPE_CHECKING:
     from rayalign.config import RewardConfig
     from rayalign.rewards.protocol import Scorer
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
 
 @dataclass(frozen=True)
 class ScorerFacts:
-    """What a report, a validation or the sampler must know of a scorer without building it."""
+    """What a report, a validation or the sampler must know of a scorer without building it.
+
+    The first four are required of a user's class, as attributes of these names (`path` aside); the others are not.
+    """
 
     path: str  # module:attribute of the class, or of a function that makes one
     unit: str  # scale and range
     differentiable: bool  # answers `score_and_grad`
     needs_prompt: bool
+    num_tokens: int | None = None  # of a prompt that it reads, the rest is cut; None: reads none, or says nothing
+    licence: str = "not stated"  # of the default weights
+    weights: tuple[Weights, ...] = ()  # what its options stand for by default
+    runtime_env: Mapping[str, Any] = field(default_factory=dict)  # Ray's, if it must not run beside everything else
+    default_options: Mapping[str, Any] = field(default_factory=dict)  # below those of the config
 
+
+_COSINE = "cosine of text and image, in [-1, 1]"
 
 SCORERS: dict[str, ScorerFacts] = {
-    "jpeg": ScorerFacts(
-        "rayalign.rewards.jpeg:JpegScorer", "minus kB (1000 bytes) as JPEG of quality 95", False, False
+    "pickscore": ScorerFacts(
+        "rayalign.rewards.pickscore:PickScorer",
+        "PickScore v1: logit, 100 x cosine of text and image; about 18 to 26",
+        differentiable=True,
+        needs_prompt=True,
+        num_tokens=77,
+        licence="MIT (its repository; the weights' page states none)",
+        weights=(sources.PICKSCORE_MODEL, sources.PICKSCORE_PROCESSOR),
     ),
-    "clip": ScorerFacts("rayalign.rewards.clip:ClipScorer", "cosine of text and image, in [-1, 1]", True, True),
-    "toy-clip": ScorerFacts("rayalign.rewards.clip:toy_clip", "cosine of text and image, in [-1, 1]", True, True),
+    "hpsv2": ScorerFacts(
+        "rayalign.rewards.hps:HpsV2Scorer",
+        "HPS v2.0: cosine of text and image, x1; about 0.2 to 0.35",
+        differentiable=True,
+        needs_prompt=True,
+        num_tokens=77,
+        licence="Apache-2.0",
+        weights=(sources.HPS_V2,),
+    ),
+    "hpsv2.1": ScorerFacts(
+        "rayalign.rewards.hps:HpsV21Scorer",
+        "HPS v2.1: cosine of text and image, x1; about 0.15 to 0.4",
+        differentiable=True,
+        needs_prompt=True,
+        num_tokens=77,
+        licence="Apache-2.0",
+        weights=(sources.HPS_V21,),
+    ),
+    "imagereward": ScorerFacts(
+        "rayalign.rewards.imagereward:ImageRewardScorer",
+        "ImageReward v1.0, standardised; about -2.3 to 2",
+        differentiable=True,
+        needs_prompt=True,
+        num_tokens=35,
+        licence="Apache-2.0",
+        weights=(sources.IMAGEREWARD_MODEL, sources.IMAGEREWARD_TOKENIZER),
+    ),
+    "aesthetic": ScorerFacts(
+        "rayalign.rewards.aesthetic:AestheticScorer",
+        "LAION aesthetic v2: predicted rating, 1 to 10; about 3 to 7.5",
+        differentiable=True,
+        needs_prompt=False,
+        licence="Apache-2.0 (head), MIT (CLIP)",
+        weights=(sources.AESTHETIC_MODEL, sources.AESTHETIC_HEAD),
+    ),
+    "clip": ScorerFacts(
+        "rayalign.rewards.clip:ClipScorer",
+        _COSINE,
+        differentiable=True,
+        needs_prompt=True,
+        num_tokens=77,
+        licence="MIT",
+        weights=(sources.CLIP_MODEL, sources.CLIP_PRETRAINED),
+    ),
+    "toy-clip": ScorerFacts(
+        "rayalign.rewards.clip:toy_clip",
+        _COSINE,
+        differentiable=True,
+        needs_prompt=True,
+        num_tokens=20,
+        licence="Apache-2.0",
+    ),
+    "jpeg": ScorerFacts(
+        "rayalign.rewards.jpeg:JpegScorer",
+        "minus kB (1000 bytes) as JPEG of quality 95",
+        differentiable=False,
+        needs_prompt=False,
+        licence="no weights",
+    ),
+    "jpeg-large": ScorerFacts(
+        "rayalign.rewards.jpeg:JpegLargeScorer",
+        "kB (1000 bytes) as JPEG of quality 95",
+        differentiable=False,
+        needs_prompt=False,
+        licence="no weights",
+    ),
     "stub": ScorerFacts(
         "rayalign.rewards.stub:StubScorer",
         "mean pixel value: brightness in [0, 1], or red in [-1, 1]",
-        True,
-        False,
+        differentiable=True,
+        needs_prompt=False,
+        licence="no weights",
     ),
 }
+
+# Scorers that also embed prompts and images in one space (`embed_prompts`, `embed_images`).
+EMBEDDERS = ("clip", "pickscore", "hpsv2", "hpsv2.1", "toy-clip")
 
 
 def scorer_facts(name: str) -> ScorerFacts:
@@ -52,8 +142,7 @@ def scorer_facts(name: str) -> ScorerFacts:
     if name in SCORERS:
         return SCORERS[name]
     if ":" in name:
-        scorer = _load(name)
-        return ScorerFacts(name, scorer.unit, scorer.differentiable, scorer.needs_prompt)
+        return _own_facts(name)
     nearest = difflib.get_close_matches(name, SCORERS, n=1, cutoff=0.0)
     raise ConfigError(
         "rewards.scorer",
@@ -63,9 +152,28 @@ def scorer_facts(name: str) -> ScorerFacts:
     )
 
 
-def check_scorer(name: str) -> None:
-    """Raises ConfigError where `scorer_facts` would: before any actor starts."""
-    scorer_facts(name)
+def check_scorer(name: str, options: Mapping[str, Any] = NOTHING) -> None:
+    """Whether it can be built, as far as can be told before any actor starts.
+
+    Raises:
+        ConfigError: where `scorer_facts` would; an option names a file or folder of this machine that is not there,
+            or is not whole.
+    """
+    for weights in scorer_facts(name).weights:
+        value = options.get(weights.option)
+        if isinstance(value, str) and is_local(value) and (problem := local_problem(value, weights.files)):
+            raise ConfigError(f"rewards.{name}.options.{weights.option}", value, problem)
+
+
+def absolute_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The same options with every local path of weights made absolute: actors have another working folder."""
+    absolute = dict(options)
+    for weights in scorer_facts(name).weights:
+        value = options.get(weights.option)
+        if isinstance(value, str) and is_local(value):
+            prefix = LOCAL_PREFIX if value.startswith(LOCAL_PREFIX) else ""
+            absolute[weights.option] = prefix + str(Path(value.removeprefix(prefix)).expanduser().resolve())
+    return absolute
 
 
 def build_scorer(reward: RewardConfig) -> Scorer:
@@ -77,16 +185,17 @@ def build_scorer(reward: RewardConfig) -> Scorer:
     facts = scorer_facts(reward.scorer)
     factory = _resolve(reward.scorer, facts.path)
     field = f"rewards.{reward.scorer}.options"
-    options = _option_names(factory)
+    known = _option_names(factory)
+    options = {**facts.default_options, **reward.options}
     try:
-        inspect.signature(factory).bind(**reward.options)
+        inspect.signature(factory).bind(**options)
     except TypeError as error:
-        fix = f"{error}; the options are {', '.join(options)}" if options else f"{error}; it takes no options"
-        raise ConfigError(field, reward.options, fix) from error
+        fix = f"{error}; the options are {', '.join(known)}" if known else f"{error}; it takes no options"
+        raise ConfigError(field, options, fix) from error
     try:
-        return factory(**reward.options)
+        return factory(**options)
     except ValueError as error:
-        raise ConfigError(field, reward.options, str(error)) from error
+        raise ConfigError(field, options, str(error)) from error
 
 
 def _option_names(factory: Callable[..., Scorer]) -> list[str]:
@@ -94,17 +203,27 @@ def _option_names(factory: Callable[..., Scorer]) -> list[str]:
     return [name for name, option in inspect.signature(factory).parameters.items() if option.kind in kinds]
 
 
-def _load(name: str) -> Any:
-    """A user's own class, checked for what `Scorer` asks of it."""
+def _own_facts(name: str) -> ScorerFacts:
+    """Facts of a user's own class, checked for what `Scorer` asks of it."""
     scorer = _resolve(name, name)
     if not callable(scorer):
         raise ConfigError("rewards.scorer", name, "is not a class; name one that makes a rayalign Scorer")
+    if missing := missing_parts(scorer):
+        raise ConfigError("rewards.scorer", name, f"lacks {', '.join(missing)} (see rayalign.rewards.protocol.Scorer)")
+    for part in ("runtime_env", "default_options"):
+        value = getattr(scorer, part, NOTHING)
+        if not isinstance(value, Mapping):
+            raise ConfigError("rewards.scorer", name, f"{part} is a {type(value).__name__}; set it to a dict")
+    stated = {part.name: getattr(scorer, part.name) for part in fields(ScorerFacts)[1:] if hasattr(scorer, part.name)}
+    return ScorerFacts(path=name, **stated)
+
+
+def missing_parts(scorer: object) -> list[str]:
+    """What a scorer, or a class of one, lacks of the attributes and methods that `Scorer` asks for."""
     missing = [part for part in ("differentiable", "needs_prompt", "unit", "score") if not hasattr(scorer, part)]
     if getattr(scorer, "differentiable", False) and not hasattr(scorer, "score_and_grad"):
         missing.append("score_and_grad")
-    if missing:
-        raise ConfigError("rewards.scorer", name, f"lacks {', '.join(missing)} (see rayalign.rewards.protocol.Scorer)")
-    return scorer
+    return missing
 
 
 def _resolve(name: str, path: str) -> Callable[..., Scorer]:
@@ -113,7 +232,8 @@ def _resolve(name: str, path: str) -> Callable[..., Scorer]:
         module = importlib.import_module(module_name)
     except Exception as error:  # a user's module can raise anything while it is imported
         fix = f"importing {module_name or 'nothing'} failed with {type(error).__name__}: {error}"
-        raise ConfigError("rewards.scorer", name, f"{fix}; put it on the path of driver and workers") from error
+        more = "and import what only its own runtime_env has inside the class"
+        raise ConfigError("rewards.scorer", name, f"{fix}; put it on the path of driver and workers, {more}") from error
     if not hasattr(module, attribute):
         known = [key for key in vars(module) if not key.startswith("_")]
         nearest = difflib.get_close_matches(attribute, known, n=1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rayalign.rewards.jpeg import JpegScorer, to_uint8
+from rayalign.rewards.jpeg import JpegLargeScorer, JpegScorer, to_uint8
 
 
 def test_equals_pillows_own_size(noisy_images: np.ndarray) -> None:
@@ -21,6 +21,13 @@ def test_smooth_beats_noise_and_lower_quality_is_smaller(noisy_images: np.ndarra
     flat = np.full_like(noisy_images[:1], 0.5)
     assert JpegScorer().score(flat, [""])[0] > JpegScorer().score(noisy_images[:1], [""])[0]
     assert JpegScorer(quality=10).score(noisy_images[:1], [""])[0] > JpegScorer().score(noisy_images[:1], [""])[0]
+
+
+def test_incompressibility_is_the_opposite(noisy_images: np.ndarray) -> None:
+    small, large = JpegScorer(quality=50), JpegLargeScorer(quality=50)
+    np.testing.assert_array_equal(large.score(noisy_images, [""] * 8), -small.score(noisy_images, [""] * 8))
+    assert (large.score(noisy_images, [""] * 8) > 0).all()
+    assert np.isnan(large.score(np.full((1, 3, 8, 8), np.nan, dtype=np.float32), [""])).all()
 
 
 def test_rounds_to_the_nearest_level_and_clamps() -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from rayalign.errors import ScoringError
-from rayalign.rewards.mixture import check_answer, local_score_fn, mix
+from rayalign.rewards.local import LocalScoreFn
+from rayalign.rewards.mixture import check_answer, mix
 from rayalign.rewards.protocol import Scorer
 from rayalign.rewards.stub import StubScorer
 
@@ -55,7 +56,7 @@ def test_an_answer_is_one_number_for_each_image() -> None:
 
 
 def test_local_score_fn_mixes_and_measures() -> None:
-    score = local_score_fn({"stub": (StubScorer(), 2.0)}, heldout={"red": StubScorer(rule="red")})
+    score = LocalScoreFn({"stub": (StubScorer(), 2.0)}, heldout={"red": StubScorer(rule="red")})
     scores = asyncio.run(score(GREY, ["", ""]))
     assert scores.total_B.tolist() == [1.0, 1.0]  # 2 * 0.5
     assert scores.parts["red"].tolist() == [0.0, 0.0]
@@ -65,7 +66,7 @@ def test_local_score_fn_mixes_and_measures() -> None:
 @pytest.mark.parametrize("fail", ["raise", "short"])
 def test_local_failure_is_nan_and_logged(fail: str, caplog: pytest.LogCaptureFixture) -> None:
     broken = StubScorer(fail=fail)  # type: ignore[arg-type]
-    scores = asyncio.run(local_score_fn({"broken": (broken, 1.0)})(GREY, ["", ""]))
+    scores = asyncio.run(LocalScoreFn({"broken": (broken, 1.0)})(GREY, ["", ""]))
     assert scores.failed_B.tolist() == [True, True]
     assert "scorer broken failed on 2 images" in caplog.text
 

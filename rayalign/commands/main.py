@@ -1,0 +1,53 @@
+"""`rayalign`: one sub-command a file of this folder, one line each in `COMMANDS`.
+
+A command's module has `main(arguments: list[str]) -> int`, which parses for itself and answers the exit code. It is
+imported once its name was read, and imports what is heavy once its own arguments were: `--help` must be instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from rayalign.errors import ConfigError, RayalignError
+
+COMMANDS = {
+    "scorers": ("rayalign.commands.scorers", "list the reward models, or install what one needs"),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command that `arguments` (the command line where null) names; its exit code, 2 for a bad setting."""
+    given = sys.argv[1:] if arguments is None else arguments
+    name = _parser().parse_args(given[:1]).command
+    module, _ = COMMANDS[name]
+    try:
+        return importlib.import_module(module).main(given[1:])
+    except ConfigError as error:
+        return _complain(error, 2)
+    except RayalignError as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        return _complain("stopped", 130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rayalign",
+        description="Aligns text-to-image diffusion models with human preference, online, on Ray.",
+        epilog="`rayalign COMMAND --help` explains a command.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (_, summary) in COMMANDS.items():
+        commands.add_parser(name, help=summary, add_help=False)
+    return parser
+
+
+def _complain(error: object, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""`rayalign scorers`: the reward models and what a user must know of each; `install`: an environment of its own."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rayalign.rewards.table import ScorerFacts
+
+HEADINGS = ("name", "unit and range", "prompt", "tokens", "gradient", "licence", "weights")
+WIDTHS = (11, 30, 6, 6, 8, 15, 37)  # longer text goes on in the next line
+GAP = "  "
+
+
+def main(arguments: list[str]) -> int:
+    options = _parser().parse_args(arguments)
+    if options.action == "install":
+        from rayalign.rewards.environments import install
+
+        print(install(options.name))
+        return 0
+    print(listing())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rayalign scorers",
+        description="Lists the scorers that --reward takes by name, and whether their usual weights are on this "
+        "machine (the network is not asked). Any other is --reward my_package.my_module:MyScorer.",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="install")
+    install = actions.add_parser(
+        "install",
+        help="make the environment that a scorer runs in",
+        description="Makes the environment of a scorer whose packages cannot be installed beside the others. Runs do "
+        "so by themselves where it is not there yet. Prints its folder.",
+    )
+    install.add_argument("name", help="such as imagereward")
+    return parser
+
+
+def listing() -> str:
+    """The table as text."""
+    from rayalign.rewards.table import SCORERS
+
+    rows = [(name, *_cells(name, facts)) for name, facts in SCORERS.items()]
+    rule = tuple("-" * width for width in WIDTHS)
+    return "\n".join(line for row in (HEADINGS, rule, *rows) for line in _lines(row))
+
+
+def _cells(name: str, facts: ScorerFacts) -> tuple[str, ...]:
+    return (
+        facts.unit,
+        "needed" if facts.needs_prompt else "no",
+        str(facts.num_tokens or "-"),
+        "yes" if facts.differentiable else "no",
+        facts.licence,
+        _presence(name, facts),
+    )
+
+
+def _presence(name: str, facts: ScorerFacts) -> str:
+    """Whether the default weights are here, and the environment where there is one."""
+    from rayalign.rewards.environments import ENVIRONMENTS, is_installed
+    from rayalign.rewards.weights import is_present, short_name
+
+    missing = [short_name(weights.source) for weights in facts.weights if not is_present(weights)]
+    said = f"missing: {', '.join(missing)}" if missing else "present" if facts.weights else "nothing to fetch"
+    if name in ENVIRONMENTS and not is_installed(name):
+        said += f"; no environment yet (rayalign scorers install {name})"
+    return said
+
+
+def _lines(row: tuple[str, ...]) -> list[str]:
+    """One row of the table, wrapped to `WIDTHS`."""
+    cells = [textwrap.wrap(cell, width, break_on_hyphens=False) for cell, width in zip(row, WIDTHS, strict=True)]
+    height = max(map(len, cells))
+    return [
+        GAP.join(
+            (cell[line] if line < len(cell) else "").ljust(width) for cell, width in zip(cells, WIDTHS, strict=True)
+        ).rstrip()
+        for line in range(height)
+    ]

@@ -1,0 +1,68 @@
+"""A ScoreFn whose scorers run in this process: for tests, benchmarks and runs without Ray."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from rayalign.records import Scores
+from rayalign.rewards.mixture import check_answer, mix, mix_gradients
+from rayalign.rewards.protocol import Scorer
+
+logger = logging.getLogger(__name__)
+
+NOTHING_HELD_OUT: Mapping[str, Scorer] = MappingProxyType({})
+
+
+class LocalScoreFn:
+    """Scores in this process and blocks it. No Ray, no retries.
+
+    An exception, or an answer of the wrong length, makes that scorer's entries NaN and is logged.
+
+    Args:
+        scorers: guiding scorers and their weights.
+        heldout: scorers measured beside them: in `parts`, never in the total.
+    """
+
+    def __init__(
+        self, scorers: Mapping[str, tuple[Scorer, float]], heldout: Mapping[str, Scorer] = NOTHING_HELD_OUT
+    ) -> None:
+        self._weights = {name: weight for name, (_, weight) in scorers.items()}
+        self._guiding: dict[str, Any] = {name: scorer for name, (scorer, _) in scorers.items()}
+        self._heldout = dict(heldout)
+
+    async def __call__(self, images_BCHW: np.ndarray, prompts: list[str]) -> Scores:
+        """float32 images (B, 3, H, W) in [0, 1] and B prompts -> Scores."""
+        start, asked = time.perf_counter(), self._guiding | self._heldout
+        parts = {name: _score_or_nan(name, scorer, images_BCHW, prompts) for name, scorer in asked.items()}
+        return mix(self._weights, parts, time.perf_counter() - start)
+
+    async def score_and_grad(self, images_BCHW: np.ndarray, prompts: list[str]) -> tuple[Scores, np.ndarray]:
+        """Scores of the guiding scorers, and d total_b / d image_b (B, 3, H, W)."""
+        start, answers = time.perf_counter(), {}
+        for name, scorer in self._guiding.items():
+            try:
+                answers[name] = scorer.score_and_grad(images_BCHW, prompts)
+            except Exception as error:  # as in `_score_or_nan`
+                _log_failure(name, images_BCHW, error)
+                nothing = np.full(len(images_BCHW), np.nan, dtype=np.float32)
+                answers[name] = nothing, np.full_like(images_BCHW, np.nan)
+        scores = mix(self._weights, {name: part for name, (part, _) in answers.items()}, time.perf_counter() - start)
+        return scores, mix_gradients(self._weights, {name: grad for name, (_, grad) in answers.items()})
+
+
+def _score_or_nan(name: str, scorer: Scorer, images_BCHW: np.ndarray, prompts: list[str]) -> np.ndarray:
+    try:
+        return check_answer(scorer.score(images_BCHW, prompts), len(images_BCHW))
+    except Exception as error:  # whatever a user's scorer raises: the contract turns it into NaN
+        _log_failure(name, images_BCHW, error)
+        return np.full(len(images_BCHW), np.nan, dtype=np.float32)
+
+
+def _log_failure(name: str, images_BCHW: np.ndarray, error: Exception) -> None:
+    logger.warning("scorer %s failed on %d images: %s: %s", name, len(images_BCHW), type(error).__name__, error)
