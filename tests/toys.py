@@ -10,7 +10,7 @@ import torch
 from rayalign.config import RunConfig
 from rayalign.models.load import load_model
 from rayalign.models.text_to_image import TextToImage
-from rayalign.models.weight_sets import LoraArrays
+from rayalign.models.weight_sets import WeightArrays
 
 torch.set_num_threads(1)
 
@@ -25,7 +25,7 @@ def model_of(path: str, adapters: tuple[str, ...] = ("policy", "reference"), **c
     return load_model(RunConfig.model_validate(changes), "cpu", adapters)
 
 
-def nudged(model: TextToImage, seed: int, scale: float = 0.02) -> LoraArrays:
+def nudged(model: TextToImage, seed: int, scale: float = 0.02) -> WeightArrays:
     """LoRA weights of this model's shape whose B is drawn with `scale`, so that they change its answers."""
     draw = np.random.default_rng(seed)
     return {

@@ -74,7 +74,9 @@ def _needs(config: RunConfig) -> Iterator[tuple[str, tuple[PoolConfig | WorkersC
     placement = config.placement
     yield "placement.train", (placement.train, placement.train.num)
     yield "placement.rollout", (placement.rollout, placement.rollout.min)
-    scorers = len(config.rewards) + len(config.evaluation.scorers)
+    if config.objective.embeds_with is not None:
+        yield "placement.annotate", (placement.annotate, placement.annotate.min)
+    scorers = len(config.all_scorers)
     yield "placement.scorer", (placement.scorer, placement.scorer.min * scorers)
 
 

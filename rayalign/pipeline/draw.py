@@ -12,7 +12,7 @@ import ray
 from rayalign.config import RunConfig
 from rayalign.evaluation.image_set import ImageSet
 from rayalign.models.load import load_model
-from rayalign.models.weight_sets import LoraArrays
+from rayalign.models.weight_sets import WeightArrays
 from rayalign.pipeline.devices import prepare_actor
 from rayalign.pipeline.reward_service import RewardClient
 from rayalign.prompts import load_prompts
@@ -29,7 +29,7 @@ def evaluation_rows(config: RunConfig) -> list[tuple[str, int]]:
     return [(prompt, seed) for prompt in prompts for seed in seeds]
 
 
-def draw_image_set(config: RunConfig, policy: LoraArrays | None) -> ImageSet:
+def draw_image_set(config: RunConfig, policy: WeightArrays | None) -> ImageSet:
     """All images of the comparison, from `policy` or (None) from the untuned model, scored by every scorer."""
     rows = evaluation_rows(config)
     size = config.evaluation.batch
@@ -53,7 +53,7 @@ def draw_image_set(config: RunConfig, policy: LoraArrays | None) -> ImageSet:
         num_gpus=pool.gpus,
     )
     found = sorted(drawn.take_all(), key=lambda row: row["row"])
-    scorers = [*config.scorer_names, *config.evaluation.scorers]
+    scorers = config.all_scorers
     return ImageSet(
         prompts=[row["prompt"] for row in found],
         seeds=[row["seed"] for row in found],

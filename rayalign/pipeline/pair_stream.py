@@ -1,4 +1,6 @@
-"""tickets -> gate -> rollout pool -> pairs, as one lazily executed Ray Dataset for the whole run.
+"""tickets -> gate -> rollout pool [-> annotate pool] -> pairs, as one lazily executed Ray Dataset for the whole run.
+
+Offline: tickets -> encoder pool [-> annotate pool] -> pairs.
 
 One execution for all iterations: a dataset each would start its actors anew every time (1.5 to 3 s). Built inside
 Train's controller, each time a worker group starts, for the iterations that are not committed yet.
@@ -12,8 +14,10 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from rayalign.config import RunConfig
+from rayalign.config import PoolConfig, RunConfig
 from rayalign.learning import checkpoint
+from rayalign.pipeline.annotate import AnnotateActor
+from rayalign.pipeline.encode import EncodeActor
 from rayalign.pipeline.gate import Gate
 from rayalign.pipeline.rollout import RolloutActor
 
@@ -40,9 +44,18 @@ def pair_dataset(config: RunConfig, board: Any, start_iteration: int) -> ray.dat
     context.enable_progress_bars = False
     context.issue_detectors_config.detectors = []  # they advise on memory= of actors that hold megabytes
     context.execution_no_progress_timeout_s = config.stall_timeout_s  # type: ignore[attr-defined]
-    rollout, pool = config.rollout, config.placement.rollout
+    rollout = config.rollout
     first, end = (n * rollout.tickets_per_iteration for n in (start_iteration, config.iterations))
     tickets = ray.data.from_blocks([pa.table({"ticket": [number]}) for number in range(first, end)])
+    pairs = _read(tickets, config, board) if config.pairs.kind == "dataset" else _draw(tickets, config, board)
+    if config.objective.embeds_with is not None:
+        pairs = _in_pool(pairs, AnnotateActor, (config,), config.placement.annotate)
+    return pairs
+
+
+def _draw(tickets: ray.data.Dataset, config: RunConfig, board: Any) -> ray.data.Dataset:
+    """Online: through the gate to the rollout pool."""
+    rollout = config.rollout
     at_gate = 2 * rollout.tickets_per_iteration
     passed = tickets.map_batches(
         Gate,
@@ -54,17 +67,29 @@ def pair_dataset(config: RunConfig, board: Any, start_iteration: int) -> ray.dat
         ),
         num_cpus=0.01,
     )
-    return passed.map_batches(
-        RolloutActor,
-        fn_constructor_args=(config, board),
+    return _in_pool(passed, RolloutActor, (config, board), config.placement.rollout, rollout.tickets_in_flight)
+
+
+def _read(tickets: ray.data.Dataset, config: RunConfig, board: Any) -> ray.data.Dataset:
+    """Offline: rows wait for no policy, so there is no gate."""
+    return _in_pool(tickets, EncodeActor, (config, board), config.placement.rollout)
+
+
+def _in_pool(
+    data: ray.data.Dataset, actor: type, arguments: tuple[Any, ...], pool: PoolConfig, at_once: int = 1
+) -> ray.data.Dataset:
+    """One block in, one block out, by an autoscaled pool of actors that work on `at_once` blocks each."""
+    return data.map_batches(
+        actor,
+        fn_constructor_args=arguments,
         batch_format="pyarrow",
         batch_size=None,
         compute=ray.data.ActorPoolStrategy(
             min_size=pool.min,
             max_size=pool.max,
-            max_concurrent_calls_per_actor=rollout.tickets_in_flight,
+            max_concurrent_calls_per_actor=at_once if at_once > 1 else None,
             # Below 1.75 times the concurrency the pool never grows (measured).
-            max_tasks_in_flight_per_actor=2 * rollout.tickets_in_flight,
+            max_tasks_in_flight_per_actor=2 * at_once,
         ),
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,

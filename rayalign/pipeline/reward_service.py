@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from ray import serve
@@ -29,14 +30,16 @@ from rayalign.config import PoolConfig, RewardConfig, ServiceConfig
 from rayalign.errors import RayalignError, ScoringError
 from rayalign.pipeline.score_replica import (
     APP_PREFIX,
+    Answer,
     ScoreAnswer,
     app_name,
     quiet_logs,
     score_application,
 )
 from rayalign.records import Scores
-from rayalign.rewards.mixture import check_answer, mix
-from rayalign.rewards.table import check_scorer
+from rayalign.rewards.environments import runtime_env_of
+from rayalign.rewards.mixture import check_answer, mix, mix_gradients
+from rayalign.rewards.table import check_scorer, scorer_facts
 
 logger = logging.getLogger(__name__)
 
@@ -60,16 +63,19 @@ def start_reward_services(
         start_timeout_s: for all of them together; includes downloading weights.
 
     Raises:
-        ConfigError: unknown scorer.
-        RayalignError: a scorer's constructor failed (with its traceback), or there is no room for it. Nothing
-            is left running then.
+        ConfigError: unknown scorer, or an environment that cannot run it.
+        RayalignError: a scorer's environment could not be made, its constructor failed (with its traceback), or there
+            is no room for it. Nothing is left running then.
     """
     for reward in rewards:
-        check_scorer(reward.scorer)
+        check_scorer(reward.scorer, reward.options)
+    # Before Serve: the first install takes its time, and one that fails must leave no service behind. The scorer's
+    # packages are imported by its replicas, never here.
+    runtime_envs = {reward.scorer: _runtime_env(reward) for reward in rewards}
     serve.start(proxy_location="Disabled", logging_config=quiet_logs())
     targets = [
         serve.RunTarget(
-            target=score_application(reward, pool, service, cpu_threads),
+            target=score_application(reward, pool, service, cpu_threads, runtime_envs[reward.scorer]),
             name=app_name(reward.scorer),
             route_prefix=None,
         )
@@ -82,6 +88,11 @@ def start_reward_services(
     except RayalignError:
         stop_reward_services()
         raise
+
+
+def _runtime_env(reward: RewardConfig) -> dict[str, Any]:
+    """What a user's own class asks for, then the environment that we make or that the user named."""
+    return {**scorer_facts(reward.scorer).runtime_env, **runtime_env_of(reward.scorer, reward.environment)}
 
 
 def stop_reward_services() -> None:
@@ -134,15 +145,34 @@ class RewardClient:
             ValueError: not B images with B prompts.
             RayalignError: a scorer is not served at all.
         """
+        start = time.perf_counter()
+        answers = await self._ask_all(self.scorers, images_BCHW, prompts, with_grad=False)
+        return mix(self.weights, {name: part for name, (part, _) in answers.items()}, time.perf_counter() - start)
+
+    async def score_and_grad(self, images_BCHW: np.ndarray, prompts: list[str]) -> tuple[Scores, np.ndarray]:
+        """Scores of the guiding scorers, and d total_b / d image_b, float32 (B, 3, H, W); NaN where one failed.
+
+        Raises as `__call__`. Every guiding scorer must be differentiable.
+        """
+        start = time.perf_counter()
+        answers = await self._ask_all(list(self.weights), images_BCHW, prompts, with_grad=True)
+        scores = mix(self.weights, {name: part for name, (part, _) in answers.items()}, time.perf_counter() - start)
+        grads = {
+            name: np.full_like(images_BCHW, np.nan) if grad is None else grad for name, (_, grad) in answers.items()
+        }
+        return scores, mix_gradients(self.weights, grads)
+
+    async def _ask_all(
+        self, names: list[str], images_BCHW: np.ndarray, prompts: list[str], with_grad: bool
+    ) -> dict[str, Answer]:
         if images_BCHW.ndim != 4 or images_BCHW.shape[1] != 3 or len(images_BCHW) != len(prompts):
             raise ValueError(f"images {images_BCHW.shape} and {len(prompts)} prompts; give (B, 3, H, W) and B prompts")
-        start = time.perf_counter()
         if not self._handles:
             # In a thread, as it blocks on the Serve controller.
             self._handles = await asyncio.to_thread(lambda: {name: _find(name) for name in self.scorers})
         images_BCHW = np.ascontiguousarray(images_BCHW, dtype=np.float32)  # uint8 would round: other bits than local
-        answers = await asyncio.gather(*(self._score(name, images_BCHW, prompts) for name in self.scorers))
-        return mix(self.weights, dict(zip(self.scorers, answers, strict=True)), time.perf_counter() - start)
+        answers = await asyncio.gather(*(self._score(name, images_BCHW, prompts, with_grad) for name in names))
+        return dict(zip(names, answers, strict=True))
 
     def close(self) -> None:
         """Lets go of the services. Call before they stop, or the handles log reconnects."""
@@ -150,25 +180,25 @@ class RewardClient:
             handle.shutdown()
         self._handles = {}
 
-    async def _score(self, name: str, images_BCHW: np.ndarray, prompts: list[str]) -> np.ndarray:
-        """float32 (B,) of one scorer, after retries; NaN where it has no score."""
+    async def _score(self, name: str, images_BCHW: np.ndarray, prompts: list[str], with_grad: bool) -> Answer:
+        """float32 (B,) of one scorer, after retries, and its gradients if asked for; NaN where it has no score."""
         num_images = len(images_BCHW)
         for attempt in range(self._service.retries + 1):
-            answer = await self._ask(name, images_BCHW, prompts)
+            answer = await self._ask(name, images_BCHW, prompts, with_grad)
             if answer.scores_B is not None:
                 num_bad = int(np.count_nonzero(~np.isfinite(answer.scores_B)))
                 if num_bad:  # an answer, and the same one if asked again
                     self._count_failure(name, "not finite", num_bad, f"{num_bad} of {num_images} scores")
-                return answer.scores_B
+                return answer.scores_B, answer.grads_BCHW
             if attempt < self._service.retries:
                 self.retries[f"{name}: {answer.reason}"] += 1
                 await asyncio.sleep(min(FIRST_BACKOFF_S * 2**attempt, MAX_BACKOFF_S))
         self._count_failure(name, answer.reason, num_images, answer.detail)
-        return np.full(num_images, np.nan, dtype=np.float32)
+        return np.full(num_images, np.nan, dtype=np.float32), None
 
-    async def _ask(self, name: str, images_BCHW: np.ndarray, prompts: list[str]) -> ScoreAnswer:
+    async def _ask(self, name: str, images_BCHW: np.ndarray, prompts: list[str], with_grad: bool) -> ScoreAnswer:
         """One try. Faults on the way to the scorer become an answer without scores."""
-        response = self._handles[name].remote(images_BCHW, prompts)
+        response = self._handles[name].remote(images_BCHW, prompts, with_grad)
         try:
             answer = await asyncio.wait_for(_result(response), self._service.timeout_s)
             if answer.scores_B is not None:
@@ -176,13 +206,13 @@ class RewardClient:
             return answer
         except TimeoutError:
             response.cancel()
-            return ScoreAnswer(None, "timeout", f"no answer in {self._service.timeout_s:g} s")
+            return ScoreAnswer(None, reason="timeout", detail=f"no answer in {self._service.timeout_s:g} s")
         except ScoringError as error:
-            return ScoreAnswer(None, "wrong length", str(error))
+            return ScoreAnswer(None, reason="wrong length", detail=str(error))
         except RayActorError as error:
-            return ScoreAnswer(None, "replica died", str(error))
+            return ScoreAnswer(None, reason="replica died", detail=str(error))
         except (RayError, RayServeException) as error:
-            return ScoreAnswer(None, f"service {type(error).__name__}", str(error))
+            return ScoreAnswer(None, reason=f"service {type(error).__name__}", detail=str(error))
 
     def _count_failure(self, name: str, reason: str, num_images: int, detail: str) -> None:
         key = f"{name}: {reason}"

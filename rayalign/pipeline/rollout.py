@@ -23,7 +23,7 @@ from rayalign.prompts import load_prompts, ticket_prompts
 from rayalign.records import Ticket, derive_seed
 from rayalign.sampling.noise import SampleNoise
 from rayalign.sampling.pair_table import pair_table
-from rayalign.sampling.stepwise import draw_trajectories
+from rayalign.sampling.sources import draw_ticket, num_prompts
 
 
 class RolloutActor:
@@ -54,11 +54,12 @@ class RolloutActor:
     async def _draw(self, ticket: Ticket, version: int) -> pa.Table:
         config = self._config
         size = config.rollout.samples_per_ticket
-        prompts = ticket_prompts(self._prompts, ticket, size, config.seed)
+        prompts = ticket_prompts(self._prompts, ticket, num_prompts(config.pairs, size), config.seed)
         seeds = [derive_seed(config.seed, "rollout", ticket.iteration, ticket.slot, sample) for sample in range(size)]
         noise = SampleNoise(seeds, self._model.latent_shape, self._model.device)
-        drawn = await draw_trajectories(self._model, self._score, prompts, noise, config.sampler)
-        return pair_table(drawn, ticket, version, config.scorer_names)
+        annotated = config.objective.embeds_with is not None
+        drawn = await draw_ticket(self._model, self._score, prompts, noise, config.pairs, annotated)
+        return pair_table(drawn, ticket, version, config.scorer_names, config.pairs.rows)
 
     async def _use_version(self, version: int) -> None:
         found = await self._board.weights.remote(version)

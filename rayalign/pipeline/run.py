@@ -23,7 +23,7 @@ from ray.train import DataConfig, FailureConfig, ScalingConfig
 from ray.train import RunConfig as TrainRunConfig
 from ray.train.torch import TorchTrainer
 
-from rayalign.config import RewardConfig, RunConfig
+from rayalign.config import DatasetPairs, RewardConfig, RunConfig
 from rayalign.errors import RunStopped
 from rayalign.evaluation.comparison import before_after_table
 from rayalign.evaluation.grids import before_after_grid
@@ -31,12 +31,13 @@ from rayalign.evaluation.image_set import ImageSet
 from rayalign.evaluation.report import write_report
 from rayalign.evaluation.tracker import Tracker
 from rayalign.learning import checkpoint
-from rayalign.models.export import save_lora
+from rayalign.models.export import save_policy
 from rayalign.models.load import find_family
-from rayalign.models.weight_sets import LoraArrays
+from rayalign.models.weight_sets import WeightArrays
 from rayalign.pipeline.board import start_board
 from rayalign.pipeline.cluster import check_placement, connect
 from rayalign.pipeline.draw import draw_image_set, evaluation_rows
+from rayalign.pipeline.encode import fill_cache
 from rayalign.pipeline.pair_stream import pair_dataset_factory
 from rayalign.pipeline.reward_service import start_reward_services, stop_reward_services
 from rayalign.pipeline.summary import summarise, write_summary
@@ -90,9 +91,18 @@ class _Run:
         placement = config.placement
         start_reward_services([*config.rewards, *held_out], placement.scorer, config.service, placement.cpu_threads)
         with self.tracker:
+            if isinstance(config.pairs, DatasetPairs) and config.pairs.cache is not None:
+                self._fill_cache()
             before = self._before_images()
             restarts = self._train() if self.done < config.iterations else self._nothing_to_train()
             return self._after(before, restarts)
+
+    def _fill_cache(self) -> None:
+        """In a task of its own, as `_draw`."""
+        self.progress.stage("encoding the preference set to latents; what is in pairs.cache already stays")
+        filling = ray.remote(num_cpus=0)(fill_cache).remote(self.config)
+        counts = ray.get(filling, timeout=self.config.stall_timeout_s)
+        self.progress.stage("rows: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
 
     def _before_images(self) -> ImageSet:
         """Drawn once; a resumed run reads them back."""
@@ -109,7 +119,7 @@ class _Run:
         before.save(folder)
         return before
 
-    def _draw(self, policy: LoraArrays | None) -> ImageSet:
+    def _draw(self, policy: WeightArrays | None) -> ImageSet:
         """In a task of its own, which keeps Ray Data's messages out of this process's output."""
         drawing = ray.remote(num_cpus=0)(draw_image_set).remote(self.config, policy)
         return ray.get(drawing, timeout=self.config.stall_timeout_s)
@@ -146,8 +156,9 @@ class _Run:
         if newest is None:
             raise RunStopped(f"no checkpoint in {folder / 'checkpoints'}: the train workers must see the same folder")
         policy = checkpoint.load(newest).policy
-        if config.model.path.split(":")[0] != "stub":
-            save_lora(folder / "lora", find_family(config.model.path, config.model.family), policy)
+        family = find_family(config.model.path, config.model.family)
+        # The stub is no model that anybody could load.
+        saved = save_policy(folder, config, family, policy) if family.name != "stub" else None
         self.progress.stage(f"drawing {len(before)} images after tuning")
         after = self._draw(policy)
         after.save(folder / "images" / "after")
@@ -158,7 +169,8 @@ class _Run:
         write_summary(folder, summary)
         report = write_report(folder)
         self.progress.stage("\n" + before_after_table(summary["reward"]) + "\n")
-        self.progress.stage(f"LoRA    {folder / 'lora'}")
+        if saved is not None:
+            self.progress.stage(f"weights {saved}")
         self.progress.stage(f"images  {folder / 'images' / 'before_after.png'}")
         self.progress.stage(f"report  {report}")
         return summary
@@ -183,7 +195,5 @@ def make_trainer(config: RunConfig, board: Any) -> TorchTrainer:
         ),
         datasets={"pairs": pair_dataset_factory(config, board)},
         # Locality would hold blocks back to place them better: an iteration's last ticket, which everybody waits for.
-        dataset_config=DataConfig(
-            execution_options=ExecutionOptions(preserve_order=True), enable_shard_locality=False
-        ),
+        dataset_config=DataConfig(execution_options=ExecutionOptions(preserve_order=True), enable_shard_locality=False),
     )

@@ -17,6 +17,8 @@ from rayalign.evaluation.comparison import compare
 from rayalign.evaluation.drift import drift
 from rayalign.evaluation.image_set import ImageSet
 from rayalign.evaluation.tracker import read_history
+from rayalign.models.load import find_family
+from rayalign.records import STATUSES
 from rayalign.rewards.table import scorer_facts
 
 PACKAGES = ("ray", "torch", "diffusers", "transformers", "peft", "accelerate", "open_clip_torch", "pyarrow")
@@ -37,17 +39,24 @@ def summarise(
     summary: dict[str, Any] = {
         "name": config.name,
         "model": config.model.path,
+        "process": find_family(config.model.path, config.model.family).process,
         "rewards": [
             {"scorer": r.scorer, "weight": r.weight, "unit": scorer_facts(r.scorer).unit} for r in config.rewards
         ],
-        "num_pairs": {status: counts[f"pairs_{status}"] for status in ("kept", "tie", "score_failed")},
+        "method": {
+            "pairs": config.pairs.kind,
+            "objective": config.objective.kind,
+            "reference": config.reference.kind,
+            "timesteps": config.timesteps.kind,
+            "reward_scale": config.reward_scale,
+        },
+        "num_pairs": {status: counts[f"pairs_{status}"] for status in STATUSES},
+        "num_pairs_guided": counts["pairs_guided"],
         "num_iterations": len(history),
         "num_trajectories": counts["trajectories"],
         "policy_version": history[-1].version if history else 0,
         "denoiser_calls_per_trajectory": counts["denoiser_calls"] / drawn,
-        "denoiser_calls_per_pair_trained": {
-            name: counts[f"{name}_calls"] / kept for name in ("policy", "reference")
-        },
+        "denoiser_calls_per_pair_trained": {name: counts[f"{name}_calls"] / kept for name in ("policy", "reference")},
         "pair_bytes": counts["pair_bytes"],
         "optimizer_steps": counts["optimizer_steps"],
         "skipped_steps": counts["skipped_steps"],

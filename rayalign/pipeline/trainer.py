@@ -18,7 +18,7 @@ import ray
 import ray.train
 import torch
 
-from rayalign.config import RunConfig
+from rayalign.config import DatasetPairs, RunConfig
 from rayalign.errors import RayalignError, RunStopped
 from rayalign.learning import checkpoint
 from rayalign.learning.checkpoint import Arrays, Checkpoint
@@ -28,6 +28,7 @@ from rayalign.learning.optimizer_state import optimizer_arrays, restore_optimize
 from rayalign.models.load import load_model
 from rayalign.models.publish import publishable
 from rayalign.pipeline.devices import prepare_actor
+from rayalign.records import BROKEN_STATUSES, STATUSES
 
 
 def train_loop(setup: dict[str, Any]) -> None:
@@ -49,7 +50,7 @@ class TrainWorker:
         self.context = ray.train.get_context()
         self.is_first = self.context.get_world_rank() == 0
         self.model = load_model(config, device, adapters=("policy", "reference"))
-        self.learner = Learner(self.model, config.train, make_accelerator(config.train, device))
+        self.learner = Learner(self.model, config, make_accelerator(config.train, device))
         self.previous: Arrays = self.model.weights.state("policy")  # the version before the present one
         self._published_refs: list[Any] = []  # an object lives as long as its owner holds a reference
 
@@ -74,12 +75,16 @@ class TrainWorker:
             self.model.weights.load("policy", state.policy)
             self.model.weights.load("reference", state.reference)
             restore_optimizer(self.learner.optimizer, state.optimizer)
+            self.learner.reference.restore(state.rules.get("reference", {}))
             if state.previous is not None:
                 self.previous = state.previous
         if self.is_first:
+            policy = self.model.weights.state("policy")
             if start and self.config.rollout.max_lag:
+                self.model.weights.load("policy", self.previous)
                 self._publish(start - 1, self.previous)
-            self._publish(start, self.model.weights.state("policy"))
+                self.model.weights.load("policy", policy)
+            self._publish(start, policy)
         return start
 
     def _learn(self, iteration: int, tickets: Iterator[pa.Table]) -> IterationStats:
@@ -87,11 +92,12 @@ class TrainWorker:
         config, workers = self.config, self.context.get_world_size()
         per_step = config.rollout.tickets_per_iteration // (config.train.optimizer_steps * workers)
         stats = IterationStats(config.rollout.tickets_per_iteration, config.scorer_names)
-        for _ in range(config.train.optimizer_steps):
+        for step in range(config.train.optimizer_steps):
             for position in range(per_step):
                 table = self._next_ticket(tickets, stats)
                 stats.add(table, iteration, trained_version=iteration)
-                self.learner.add_ticket(table, last_of_step=position == per_step - 1)
+                number = step * per_step + position
+                self.learner.add_ticket(table, last_of_step=position == per_step - 1, position=number)
             self.learner.step()
         return stats
 
@@ -107,7 +113,7 @@ class TrainWorker:
         metrics, counts, training_s = self.learner.finish_iteration()
         stats.merge(self._gather(stats.packed()))
         stats.check_complete(iteration)
-        self._check_failed_share(counts)
+        self._check_shares(counts)
         if not self.is_first:
             return
         started = time.perf_counter()
@@ -123,14 +129,17 @@ class TrainWorker:
         tensor = torch.from_numpy(packed)[None].to(self.model.device)
         return self.learner.accelerator.gather(tensor).cpu().numpy()
 
-    def _check_failed_share(self, counts: dict[str, int]) -> None:
-        drawn = sum(counts[f"pairs_{status}"] for status in ("kept", "tie", "score_failed"))
-        share, limit = counts["pairs_score_failed"] / max(drawn, 1), self.config.service.max_failed_share
-        if share > limit:
-            raise RunStopped(
-                f"{counts['pairs_score_failed']} of {drawn} pairs were lost to failed scores ({share:.0%}, allowed "
-                f"{limit:.0%}); see the scorer's error above, or raise service.max_failed_share"
-            )
+    def _check_shares(self, counts: dict[str, int]) -> None:
+        """Raises RunStopped once too many of an iteration's pairs were lost."""
+        drawn = sum(counts[f"pairs_{status}"] for status in STATUSES)
+        broken = sum(counts[f"pairs_{status}"] for status in BROKEN_STATUSES)
+        limits = [(counts["pairs_score_failed"], self.config.service.max_failed_share, _UNSCORED)]
+        if isinstance(self.config.pairs, DatasetPairs):
+            limits.append((broken, self.config.pairs.max_broken_share, _BROKEN))
+        for lost, limit, (what, fix) in limits:
+            share = lost / max(drawn, 1)
+            if share > limit:
+                raise RunStopped(f"{lost} of {drawn} pairs were {what} ({share:.0%}, allowed {limit:.0%}); {fix}")
 
     def _save(self, iteration: int, policy: Arrays) -> None:
         state = Checkpoint(
@@ -140,16 +149,17 @@ class TrainWorker:
             reference=self.model.weights.state("reference"),
             optimizer=optimizer_arrays(self.learner.optimizer),
             previous=self.previous if self.config.rollout.max_lag else None,
+            rules={"reference": self.learner.reference.state()},
         )
         checkpoint.save(self.config.folder / "checkpoints", state, self.config.keep_checkpoints)
 
     def _publish(self, version: int, arrays: Arrays) -> None:
-        """The policy's own canary needs these very weights in place, so they are set first and put back after."""
-        current = self.model.weights.state("policy")
-        self.model.weights.load("policy", arrays)
+        """`arrays` are the policy in place, whose canary answers."""
         published = publishable(self.model, version, arrays)
-        self.model.weights.load("policy", current)
         reference = ray.put(arrays)
         self._published_refs = [*self._published_refs, reference][-(self.config.rollout.max_lag + 2) :]
         ray.get(self.board.publish.remote([reference], published))
 
+
+_UNSCORED = ("lost to failed scores", "see the scorer's error above, or raise service.max_failed_share")
+_BROKEN = ("broken", "see the counts by reason in history.jsonl, mend pairs.path, or raise pairs.max_broken_share")

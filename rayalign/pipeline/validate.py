@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from rayalign.config import RunConfig
+from rayalign.config import DatasetPairs, RunConfig, StepwisePairs
+from rayalign.data.source import open_pairs
+from rayalign.data.toy import NAME as TOY_PREFERENCES
 from rayalign.errors import ConfigError
 from rayalign.learning import checkpoint
 from rayalign.models.load import find_family
 from rayalign.prompts import BUILT_IN, load_prompts
-from rayalign.rewards.table import check_scorer
+from rayalign.rewards.table import EMBEDDERS, SCORERS, absolute_options, check_scorer, scorer_facts
 from rayalign.toy import TOY_MODELS
 
 
@@ -22,25 +25,53 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     """
 
     def absolute(path: str | None) -> str | None:
-        if not path or path in BUILT_IN or path in TOY_MODELS:
+        if not path or path in (*BUILT_IN, *TOY_MODELS, TOY_PREFERENCES):
             return path
         found = Path(path).expanduser()
         return str(found.resolve()) if found.exists() else path
 
-    tree = config.model_dump()
+    tree: dict[str, Any] = config.model_dump()
     tree["output"] = str(Path(config.output).expanduser().resolve())
     for group, name in (("model", "path"), ("model", "vae"), ("prompts", "source"), ("prompts", "heldout")):
         tree[group][name] = absolute(tree[group][name])
+    if isinstance(config.pairs, DatasetPairs):
+        tree["pairs"]["path"] = absolute(config.pairs.path)
+        if config.pairs.cache is not None:
+            tree["pairs"]["cache"] = str(Path(config.pairs.cache).expanduser().resolve())
+    for one, reward in zip(tree["rewards"], config.rewards, strict=True):
+        one["options"] = absolute_options(reward.scorer, reward.options)
     return RunConfig.model_validate(tree)
 
 
 def check_inputs(config: RunConfig) -> None:
     """Raises ConfigError on the first unknown scorer, unreadable prompt file or unusable model."""
-    for name in (*config.scorer_names, *config.evaluation.scorers):
+    for reward in config.rewards:
+        check_scorer(reward.scorer, reward.options)
+    for name in config.evaluation.scorers:
         check_scorer(name)
+    if isinstance(config.pairs, StepwisePairs) and config.pairs.guidance.enabled:
+        _check_differentiable(config.scorer_names)
+    if config.objective.embeds_with is not None:
+        _check_embedder(config.objective.embeds_with[0])
+    if isinstance(config.pairs, DatasetPairs):
+        open_pairs(config.pairs.path)
     load_prompts(config.prompts)
     load_prompts(config.prompts, "prompts.heldout")
     find_family(config.model.path, config.model.family)
+
+
+def _check_differentiable(scorers: list[str]) -> None:
+    """A mixture is differentiable if all of its scorers are."""
+    without = [name for name in scorers if not scorer_facts(name).differentiable]
+    if without:
+        having = ", ".join(name for name, facts in SCORERS.items() if facts.differentiable)
+        fix = f"gradient guidance needs scorers that have a gradient; set --reward to some of {having}"
+        raise ConfigError("rewards.scorer", without[0], f"{fix}, or pairs.guidance.enabled to false")
+
+
+def _check_embedder(name: str) -> None:
+    if name not in EMBEDDERS:
+        raise ConfigError("objective.embedder", name, f"embeds nothing; set one of {', '.join(EMBEDDERS)}")
 
 
 def check_resume(config: RunConfig) -> None:

@@ -29,7 +29,8 @@ def toy(actors: int) -> RunConfig:
             "model": {"path": "toy-sdxl"},
             "prompts": {"source": "shapes"},
             "rewards": [{"scorer": "jpeg", "weight": 0.5}, {"scorer": "toy-clip"}],
-            "sampler": {"num_steps": 6, "tuned_steps": [6, 3]},
+            "sampler": {"num_steps": 6},
+            "pairs": {"tuned_steps": [6, 3]},
             "rollout": {"samples_per_ticket": 2, "tickets_per_iteration": TICKETS},
             "placement": {"rollout": {"min": actors, "max": actors, "cpus": 0.5}, "scorer": {"cpus": 0.1}},
         }

@@ -1,0 +1,87 @@
+"""What can be known to be wrong with a style alignment before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from rayalign.config import RunConfig
+from rayalign.config.style import FolderStyle, ImageToImageStyle, LoraStyle, StyleConfig
+from rayalign.data.style_pictures import FolderPictures, PictureRow, picture_rows, training_rows
+from rayalign.errors import ConfigError
+from rayalign.evaluation.features import EXTRACTORS, build_extractor
+from rayalign.models.load import find_family
+from rayalign.models.stylise import find_lora, image_to_image_class
+from rayalign.pipeline.draw import evaluation_rows
+from rayalign.pipeline.validate import check_inputs, check_resume, with_absolute_paths
+
+
+def absolute_style(config: StyleConfig) -> StyleConfig:
+    """The same job with its output, and every local file or folder it names, as absolute paths: see `validate`."""
+    shared = with_absolute_paths(RunConfig.model_validate(config.shared())).model_dump()
+    shared["pairs"]["path"] = ""
+    tree = config.model_dump() | shared
+    if tree["style"].get("path"):
+        tree["style"]["path"] = str(Path(tree["style"]["path"]).expanduser().resolve())
+    return StyleConfig.model_validate(tree)
+
+
+def check_style(config: StyleConfig) -> tuple[list[PictureRow], list[PictureRow]]:
+    """The pictures that the job needs: (training, held out).
+
+    Raises ConfigError on the first setting of the job, of its style or of a method's run that cannot be used.
+    """
+    unwritten = config.shared() | {"pairs": {"kind": "final"}}  # the pairs are not there yet
+    check_inputs(RunConfig.model_validate(unwritten))
+    heldout = picture_rows("heldout", evaluation_rows(config))
+    training = training_rows(config, heldout)
+    _check_pictures(config, [*training, *heldout])
+    _check_features(config)
+    for method in config.methods:
+        check_resume(config.run_of(method))
+    _check_unchanged(config)
+    return training, heldout
+
+
+def _check_unchanged(config: StyleConfig) -> None:
+    """Pictures that are there already must be those that would be drawn now."""
+    stored = config.folder / "config.yaml"
+    if not stored.exists() or not (Path(config.pairs.path).exists() or (config.folder / "images").exists()):
+        return
+    before = StyleConfig.model_validate(yaml.safe_load(stored.read_text())).decides_pictures()
+    now = config.decides_pictures()
+    changed = [f"{name} was {before[name]}, is {now[name]}" for name in now if before[name] != now[name]]
+    if changed:
+        fix = f"{config.folder} holds the pictures of other settings ({'; '.join(changed)}); set another --name"
+        raise ConfigError("name", config.name, fix)
+
+
+def _check_pictures(config: StyleConfig, rows: list[PictureRow]) -> None:
+    style = config.style
+    if isinstance(style, ImageToImageStyle):
+        image_to_image_class(find_family(config.model.path, config.model.family))
+        if int(config.sampler.num_steps * style.strength) < 1:
+            fix = f"draws none of {config.sampler.num_steps} steps anew; set it to {1 / config.sampler.num_steps:g} up"
+            raise ConfigError("style.strength", style.strength, fix)
+    elif isinstance(style, LoraStyle):
+        find_lora(style.path)
+    elif isinstance(style, FolderStyle):
+        if not style.path:
+            raise ConfigError("style.path", "", "is empty; set the folder of the restyled pictures")
+        if not style.export:
+            FolderPictures(style.path).check(rows)
+        elif any(Path(style.path).glob("*/*")):
+            raise ConfigError("style.path", style.path, "holds pictures already; set another folder to export to")
+
+
+def _check_features(config: StyleConfig) -> None:
+    """Built and let go: weights that are missing must stop the job now, not after the last method has trained."""
+    extractor, options = config.features.extractor, config.features.options
+    # The driver's GPU, where it has one, is the actors'.
+    on_cpu = {"device": "cpu"} if extractor in EXTRACTORS else {}
+    try:
+        build_extractor(extractor, options | on_cpu, "features")
+    except ConfigError as error:
+        field = error.field if error.field.endswith(".options") else "features.extractor"
+        raise ConfigError(field, error.value, error.fix) from error
