@@ -62,7 +62,8 @@ class StubLoad:
 
     @property
     def ticket_rollout_s(self) -> float:
-        return self.config().sampler.calls_per_trajectory * self.denoise_s
+        config = self.config()
+        return config.pairs.calls_per_trajectory(config.sampler.num_steps) * self.denoise_s
 
     @property
     def ticket_training_s(self) -> float:

@@ -8,41 +8,38 @@ loser apart, and each log-probability is computed by its definition.
 from __future__ import annotations
 
 import copy
-from types import MethodType
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rayalign.algorithms.ddim import log_prob
+from rayalign.algorithms.kernel import log_prob
 from rayalign.algorithms.pairing import best_against_worst
-from rayalign.config import SamplerConfig
-from rayalign.learning.batches import PairBatch
+from rayalign.config import StepwisePairs
 from rayalign.learning.learner import Learner
+from rayalign.learning.views import TransitionView
 from rayalign.models.conditioning import Conditioning
 from rayalign.models.text_to_image import TextToImage
+from rayalign.objectives.base import DEFAULT_BETA, Losses, View
+from rayalign.objectives.dpo import DPO
 from rayalign.rewards.protocol import ScoreFn
 from rayalign.sampling.noise import SampleNoise
-from rayalign.sampling.stepwise import StepPairs
 
-
-def naive_calls_per_trajectory(sampler: SamplerConfig) -> int:
-    """One call a step, and one more for every candidate that is not clean already."""
-    return sampler.num_steps + sampler.num_candidates * sum(step > 1 for step in sampler.tuned_steps)
+Latents = dict[str, Tensor]  # x_t, winner, loser, (B, C, H, W) each
 
 
 @torch.no_grad()
 async def naive_trajectories(
-    model: TextToImage, score: ScoreFn, prompts: list[str], noise: SampleNoise, sampler: SamplerConfig
-) -> list[StepPairs]:
-    """`rayalign.sampling.stepwise.draw_trajectories` without its reuse of the scoring calls."""
+    model: TextToImage, score: ScoreFn, prompts: list[str], noise: SampleNoise, pairs: StepwisePairs
+) -> list[Latents]:
+    """The pairs of `rayalign.sampling.sources.draw_stepwise`, step by step, without its reuse of the scoring calls."""
     kernel, text, x = model.kernel, model.encode(prompts), noise.draw()
-    pairs: list[StepPairs] = []
+    drawn: list[Latents] = []
     for step in range(kernel.num_steps, 0, -1):
         t, t_prev = _filled(kernel.timestep(step), x), _filled(kernel.timestep_prev(step), x)
         mean, std, _ = kernel.transition(model.denoise(x, t, text), x, t, t_prev)
-        draws = sampler.num_candidates if step in sampler.tuned_steps else 1
+        draws = pairs.num_candidates if step in pairs.tuned_steps else 1
         candidates = [mean + std.reshape(-1, 1, 1, 1) * noise.draw() for _ in range(draws)]
         if draws == 1:
             x = candidates[0]
@@ -52,11 +49,10 @@ async def naive_trajectories(
         pairing = best_against_worst(torch.from_numpy(scores.total_B.reshape(draws, len(x)).T))
         stacked, row = torch.stack(candidates), torch.arange(len(x), device=x.device)
         winner, loser = (stacked[chosen.to(x.device), row] for chosen in (pairing.winner, pairing.loser))
-        x_t, won, lost = (value.float().cpu() for value in (x, winner, loser))
-        pairs.append(StepPairs(step, int(t[0]), int(t_prev[0]), x_t, won, lost, pairing, [scores]))
+        drawn.append({"x_t": x.float().cpu(), "winner": winner.float().cpu(), "loser": loser.float().cpu()})
         x = winner
     await score(model.decode(x).cpu().numpy(), prompts)
-    return pairs
+    return drawn
 
 
 def _predicted_clean(model: TextToImage, latent: Tensor, step: int, text: Conditioning) -> Tensor:
@@ -66,33 +62,36 @@ def _predicted_clean(model: TextToImage, latent: Tensor, step: int, text: Condit
     return model.kernel.clean_latent(model.denoise(latent, t, text), latent, t)[0]
 
 
-def _filled(value: int, like: Tensor) -> Tensor:
+def _filled(value: float, like: Tensor) -> Tensor:
     return torch.full((len(like),), value, device=like.device)
 
 
 def naive_learner(learner: Learner) -> Learner:
     """The same model, optimiser, precision and micro-batches; only the way to the loss differs."""
     naive = copy.copy(learner)
-    naive.losses = MethodType(naive_losses, naive)  # type: ignore[method-assign]
+    naive.objective = NaiveDPO(**learner.objective.model_dump())
     return naive
 
 
-def naive_losses(learner: Learner, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
+class NaiveDPO(DPO):
     """TailorPO's equation 10, term by term; the ratios are clamped as D3PO's code does."""
-    model, config = learner.model, learner.config
-    text = model.encode(batch.prompts)
 
-    def log_ratio(x_prev: Tensor) -> Tensor:
-        steps = batch.x_t, batch.timestep, batch.timestep_prev
+    def losses(self, view: View) -> Losses:
+        assert isinstance(view, TransitionView)
+        beta = self.beta or DEFAULT_BETA[view.rows]
+        winner, loser = (self._log_ratio(view, side) for side in ("winner", "loser"))
+        return -F.logsigmoid(beta * (winner - loser)), {}
+
+    def _log_ratio(self, view: TransitionView, side: str) -> Tensor:
+        model, batch = view.model, view.batch
+        x_t, x_prev = batch.latents["x_t"], batch.latents[side]
+        steps = x_t, batch.timestep, batch.timestep_prev
         with torch.no_grad():
-            reference = model.denoise(batch.x_t, batch.timestep, text, "reference")
-        policy = model.denoise(batch.x_t, batch.timestep, text, "policy")
+            reference = model.denoise(x_t, batch.timestep, view.text, "reference")
+        policy = model.denoise(x_t, batch.timestep, view.text, "policy")
         (mean, std, _), (mean_reference, _, _) = (model.kernel.transition(eps, *steps) for eps in (policy, reference))
         ratio = log_prob(x_prev, mean, std) - log_prob(x_prev, mean_reference, std)
-        if config.ratio_clip is None:
+        if self.ratio_clip is None:
             return ratio
-        bounds = torch.tensor([1 - config.ratio_clip, 1 + config.ratio_clip]).log().tolist()
+        bounds = torch.tensor([1 - self.ratio_clip, 1 + self.ratio_clip]).log().tolist()
         return ratio.clamp(*bounds)
-
-    h = config.beta * (log_ratio(batch.winner) - log_ratio(batch.loser))
-    return -F.logsigmoid(h), {}

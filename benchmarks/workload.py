@@ -5,24 +5,26 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 import pyarrow as pa
 import torch
-from naive import naive_learner, naive_trajectories
+from naive import Latents, naive_learner, naive_trajectories
 from random_sdxl import load_random_sdxl
 from torch import Tensor
 
-from rayalign.config import RewardConfig, RunConfig
+from rayalign.config import RewardConfig, RunConfig, StepwisePairs
 from rayalign.learning.learner import Learner, make_accelerator
 from rayalign.models.load import load_model
 from rayalign.models.text_to_image import TextToImage
 from rayalign.prompts import ANIMALS
 from rayalign.records import KEPT, Ticket, derive_seed
-from rayalign.rewards.mixture import local_score_fn
+from rayalign.rewards.local import LocalScoreFn
 from rayalign.rewards.table import build_scorer
+from rayalign.sampling.drawn import Drawn
 from rayalign.sampling.noise import SampleNoise
 from rayalign.sampling.pair_table import pair_table
-from rayalign.sampling.stepwise import StepPairs, Trajectories, draw_trajectories
+from rayalign.sampling.sources import draw_ticket
 
 ADAPTERS = ("policy", "reference")
 # A pair is the same if its latents differ by less than this share of their largest entry.
@@ -35,7 +37,8 @@ def make_config(given: argparse.Namespace) -> RunConfig:
     return RunConfig.model_validate(
         {
             "model": {"path": path, "resolution": given.resolution, "dtype": given.dtype},
-            "sampler": {"num_steps": given.steps, "tuned_steps": tuple(range(given.steps, 0, -4))},
+            "sampler": {"num_steps": given.steps},
+            "pairs": {"kind": "stepwise", "tuned_steps": tuple(range(given.steps, 0, -4))},
             "rewards": [{"scorer": given.reward}],
             "train": {"micro_batch": given.batch, "gradient_checkpointing": given.checkpointing},
         }
@@ -56,8 +59,8 @@ class Workload:
         self.prompts = [ANIMALS[n % len(ANIMALS)] for n in range(given.batch)]
         # Not `asyncio.run`: taking its signal handler back prints the result, tensor by tensor (0.15 s).
         self._loop = asyncio.new_event_loop()
-        self.num_pairs = given.batch * len(self.config.sampler.tuned_steps)
-        self._score = local_score_fn({given.reward: (build_scorer(RewardConfig(scorer=given.reward)), 1.0)})
+        self.num_pairs = given.batch * len(self.config.pairs.steps_on(given.steps))
+        self._score = LocalScoreFn({given.reward: (build_scorer(RewardConfig(scorer=given.reward)), 1.0)})
 
     def _noise(self) -> SampleNoise:
         seeds = [derive_seed("benchmark", sample) for sample in range(len(self.prompts))]
@@ -69,29 +72,29 @@ class Workload:
         t = torch.full((len(x),), self.model.kernel.timestep(1), device=x.device)
         return self.model.denoise(x, t, self.model.encode(self.prompts))
 
-    def sample(self) -> Trajectories:
-        drawn = draw_trajectories(self.model, self._score, self.prompts, self._noise(), self.config.sampler)
+    def sample(self) -> Drawn:
+        drawn = draw_ticket(self.model, self._score, self.prompts, self._noise(), self.config.pairs)
         return self._loop.run_until_complete(drawn)
 
-    def sample_naively(self) -> list[StepPairs]:
-        drawn = naive_trajectories(self.model, self._score, self.prompts, self._noise(), self.config.sampler)
+    def sample_naively(self) -> list[Latents]:
+        pairs = cast(StepwisePairs, self.config.pairs)
+        drawn = naive_trajectories(self.model, self._score, self.prompts, self._noise(), pairs)
         return self._loop.run_until_complete(drawn)
 
     def same_pairs(self) -> float:
         """Share of pairs that both ways agree on: same x_t, same winner, same loser."""
         tolerance, same = SAME_PAIR[self.model.dtype], []
-        for ours, naive in zip(self.sample().pairs, self.sample_naively(), strict=True):
-            names = ("x_t", "winner", "loser")
-            close = [_close(getattr(ours, name), getattr(naive, name), tolerance) for name in names]
+        for ours, naive in zip(self.sample().rows, self.sample_naively(), strict=True):
+            close = [_close(ours.latents[name], value, tolerance) for name, value in naive.items()]
             same.append(torch.stack(close).all(0))
         return float(torch.cat(same).float().mean())
 
     def start_training(self) -> None:
         """Takes the pairs of one more ticket to the learner. All count as kept: who wins decides no cost."""
-        drawn = pair_table(self.sample(), Ticket(0, 1), 0, self.config.scorer_names)
+        drawn = pair_table(self.sample(), Ticket(0, 1), 0, self.config.scorer_names, self.config.pairs.rows)
         status = drawn.schema.get_field_index("status")
         self._table = drawn.set_column(status, "status", pa.array([KEPT] * len(drawn)))
-        self._learner = Learner(self.model, self.config.train, make_accelerator(self.config.train, _kind(self.model)))
+        self._learner = Learner(self.model, self.config, make_accelerator(self.config.train, _kind(self.model)))
         self._naive = naive_learner(self._learner)
 
     def train(self) -> list[Tensor]:
@@ -124,10 +127,11 @@ class Workload:
 
 def _move_away_from_reference(model: TextToImage, std: float) -> None:
     """A policy that is not the reference, so that every term of the loss has a gradient."""
-    generator = torch.Generator().manual_seed(1)
-    for layer in model.weights.layers.values():
-        weight = layer.lora_B["policy"].weight
-        weight.data = (torch.randn(weight.shape, generator=generator) * std).to(weight)
+    generator, arrays = torch.Generator().manual_seed(1), model.weights.state("policy")
+    drawn = {
+        name: torch.randn(value.shape, generator=generator) * std for name, value in arrays.items() if name[-1] == "B"
+    }
+    model.weights.load("policy", arrays | {name: value.numpy() for name, value in drawn.items()})
 
 
 def _close(ours: Tensor, other: Tensor, tolerance: float) -> Tensor:

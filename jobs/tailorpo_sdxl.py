@@ -14,10 +14,12 @@ DEFAULTS = {
     "prompts": {"source": "animals"},
     "rewards": [{"scorer": "clip", "options": {"model": "ViT-H-14", "pretrained": "laion2b_s32b_b79k"}}],
     "iterations": 40,
-    "sampler": {"num_steps": 20, "eta": 1.0, "guidance_scale": 5.0, "tuned_steps": [20, 16, 12, 8, 4]},
+    "sampler": {"num_steps": 20, "eta": 1.0, "guidance_scale": 5.0},
+    "pairs": {"kind": "stepwise", "tuned_steps": [20, 16, 12, 8, 4], "num_candidates": 2},
+    "objective": {"kind": "dpo", "beta": 0.1, "ratio_clip": 0.1},
     # 64 tickets of 4 trajectories are 256 samples an iteration; 40 iterations draw the paper's 10,000.
     "rollout": {"samples_per_ticket": 4, "tickets_per_iteration": 64},
-    "train": {"lr": 3e-5, "beta": 0.1, "ratio_clip": 0.1, "optimizer_steps": 4, "micro_batch": 4},
+    "train": {"lr": 3e-5, "optimizer_steps": 4, "micro_batch": 4},
 }
 
 if __name__ == "__main__":

@@ -1,0 +1,113 @@
+"""The methods that orderings.py compares, as settings of a run: each group has its paper, and what that paper found.
+
+Samples are equal in a group: an iteration draws 64 pictures whichever way (pairs of whole trajectories: 32 of two).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Tree = dict[str, Any]
+ITERATIONS = 12
+STEPS = [14, 12, 10, 8, 6]
+UNET = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"]
+
+COMMON: Tree = {
+    "model": {"path": "toy-sdxl", "tuning": {"kind": "lora", "targets": UNET}},
+    "prompts": {"source": "shapes", "heldout": "shapes-heldout"},
+    "sampler": {"guidance_scale": 1.0},
+    "rollout": {"samples_per_ticket": 8, "tickets_per_iteration": 8},
+    "train": {"lr": 3e-2, "adam_eps": 1e-4, "optimizer_steps": 2, "micro_batch": 40},
+    "evaluation": {"num_prompts": 48, "seeds_per_prompt": 2, "batch": 16},
+    "iterations": ITERATIONS,
+}
+HALF: Tree = {"rollout": {"samples_per_ticket": 4, "tickets_per_iteration": 8}}
+OFFLINE: Tree = {"train": {"lr": 3e-3, "adam_eps": 1e-8}, "pairs": {"kind": "dataset", "path": "toy-preferences"}}
+DPO: Tree = {"objective": {"kind": "dpo", "beta": 500.0}}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A name and its settings above COMMON."""
+
+    name: str
+    settings: tuple[Tree, ...]
+    rewards: tuple[str, ...] = ("jpeg", "toy-clip")
+
+
+ONLINE = (
+    Method(
+        "DDPO",
+        (
+            {
+                "pairs": {"kind": "sample", "group": 4, "steps": STEPS},
+                "objective": {"kind": "ddpo", "ratio_clip": 0.1},
+            },
+        ),
+    ),
+    Method("D3PO", (HALF, {"pairs": {"kind": "trajectory", "steps": STEPS}, "objective": {"kind": "dpo"}})),
+    Method(
+        "SPO",
+        (
+            {
+                "pairs": {"tuned_steps": STEPS, "continuation": "random", "num_candidates": 4},
+                "objective": {"kind": "dpo", "beta": 10.0, "ratio_clip": None},
+                # Its beta is a hundred times the others': so is its gradient.
+                "train": {"lr": 3e-2, "adam_eps": 1e-2},
+            },
+        ),
+    ),
+    Method("TailorPO", ({"pairs": {"tuned_steps": STEPS}, "objective": {"ratio_clip": 0.3}},)),
+    Method(
+        "TailorPO-G",
+        ({"pairs": {"tuned_steps": STEPS, "guidance": {"enabled": True}}, "objective": {"ratio_clip": 0.3}},),
+        ("toy-clip",),
+    ),
+)
+COPIED: Tree = {"kind": "copied", "every": 4}
+EARLY: Tree = {"timesteps": {"kind": "early"}, "reward_scale": "snr"}
+REFERENCE = (
+    Method("Diffusion-DPO", (OFFLINE, DPO), ("jpeg",)),
+    Method("+ copy, no gate", (OFFLINE, DPO, {"reference": COPIED | {"max_divergence": None}}), ("jpeg",)),
+    Method("+ copy and gate", (OFFLINE, DPO, {"reference": COPIED | {"max_divergence": 0.005}}), ("jpeg",)),
+    Method("+ timesteps", (OFFLINE, DPO, EARLY), ("jpeg",)),
+    Method("+ both", (OFFLINE, DPO, EARLY, {"reference": COPIED | {"max_divergence": 0.005}}), ("jpeg",)),
+)
+# The preference set of the style group is made by orderings.py: the base's own pictures, and these as outlines.
+STYLE = (
+    Method("SFT", (OFFLINE, {"objective": {"kind": "sft"}}), ("toy-clip",)),
+    Method("DPO", (OFFLINE, DPO), ("toy-clip",)),
+    Method("RPO", (OFFLINE, {"objective": {"kind": "rpo", "beta": 500.0, "embedder": "toy-clip"}}), ("toy-clip",)),
+)
+GROUPS = {"online": ONLINE, "reference": REFERENCE, "style": STYLE}
+# What the papers' own tables say, low to high.
+PAPERS = {
+    "online/jpeg": ("arXiv 2502.01667, table 1, JPEG", ("DDPO", "D3PO", "TailorPO")),
+    "online/toy-clip": (
+        "arXiv 2502.01667, table 1, ImageReward",
+        ("D3PO", "SPO", "DDPO", "TailorPO", "TailorPO-G"),
+    ),
+    "reference/jpeg": (
+        "arXiv 2505.18736, ablation, PickScore",
+        ("+ timesteps", "Diffusion-DPO", "+ copy and gate", "+ both"),
+    ),
+    "style/toy-clip": ("arXiv 2406.06382, style alignment, FID", ("SFT", "DPO", "RPO")),
+}
+
+
+def settings(method: Method, reward: str, seed: int) -> Tree:
+    """The tree of one run."""
+    tree = COMMON
+    for layer in (*method.settings, {"rewards": [{"scorer": reward}], "seed": seed}):
+        tree = merged(tree, layer)
+    return tree
+
+
+def merged(below: Tree, above: Tree) -> Tree:
+    """`above` wins; groups that both have are merged."""
+    joined = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(joined.get(key), dict)
+        joined[key] = merged(joined[key], value) if both else value
+    return joined
