@@ -85,9 +85,9 @@ def parse(
             _put(from_line, "rewards", [_reward(text) for text in value])
         elif value is not None:
             _put(from_line, field, _value(field, value, known))
-    chosen = _merged([defaults, from_file, from_line])
-    toys = toy_settings(chosen)
-    return validate(_merged([defaults, *toys, toy if toys and toy else {}, from_file, from_line]), group)
+    asked = _merged([from_file, from_line])
+    toys = toy_settings(_merged([defaults, asked]), asked)
+    return validate(_merged([defaults, *toys, toy if toys and toy else {}, asked]), group)
 
 
 def validate(tree: Tree, group: type[RunConfig] = RunConfig) -> RunConfig:

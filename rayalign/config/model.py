@@ -35,7 +35,7 @@ class ModelConfig(Settings):
     )
     resolution: Pixels | None = Field(None, description="pixels a side; the model's own where null")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="the denoiser computes in it (auto: bfloat16 on a GPU, else float32); what trains is float32"
+        "auto", description="the denoiser computes in it (auto: bfloat16 on a GPU, else float32); what trains, float32"
     )
     vae: str | None = Field(None, description="another VAE for scoring (AutoencoderTiny or AutoencoderKL)")
     tuning: LoraConfig | FullConfig = Field(LoraConfig(), discriminator="kind", description="lora, or full weights")

@@ -20,57 +20,84 @@ TOY: dict[str, Any] = {
 }
 
 
-# Settings that belong to a choice: (group, its kind unless named, kind) -> a tree.
-BY_CHOICE: dict[tuple[str, str, str], dict[str, Any]] = {
-    ("pairs", "stepwise", "stepwise"): {
+# Settings that belong to a choice: (group, kind) -> a tree.
+BY_CHOICE: dict[tuple[str, str], dict[str, Any]] = {
+    ("pairs", "stepwise"): {
         "pairs": {"tuned_steps": [14, 12, 10, 8, 6]},
         "objective": {"ratio_clip": 0.3},
     },
     # Two trajectories a sample, every step of them a pair: half the samples are as many pictures.
-    ("pairs", "stepwise", "trajectory"): {"rollout": {"samples_per_ticket": 4}},
-    ("pairs", "stepwise", "final"): {"train": {"lr": 3e-3, "adam_eps": 1e-8}, "objective": {"beta": 500.0}},
+    ("pairs", "trajectory"): {"rollout": {"samples_per_ticket": 4}},
+    ("pairs", "final"): {"train": {"lr": 3e-3, "adam_eps": 1e-8}, "objective": {"beta": 500.0}},
     # The papers' beta of 5000 belongs to latents of 16,384 numbers; a toy's 256 move further in as many steps, and
     # with it the pictures went flat before the held-out scores said so (measured).
-    ("pairs", "stepwise", "dataset"): {
+    ("pairs", "dataset"): {
         "pairs": {"path": "toy-preferences"},
         "train": {"lr": 3e-3, "adam_eps": 1e-8},
         "objective": {"beta": 500.0},
     },
-    ("objective", "dpo", "rpo"): {"objective": {"embedder": "toy-clip"}},
+    ("objective", "rpo"): {"objective": {"embedder": "toy-clip"}},
     # Of a mean over groups, as large as a pair's; DDPO's own clip of 1e-4 would stop most of it at once.
-    ("objective", "dpo", "ddpo"): {"objective": {"ratio_clip": 0.1}},
-    ("objective", "dpo", "sft"): {"train": {"lr": 1e-3, "adam_eps": 1e-8}},
+    ("objective", "ddpo"): {"objective": {"ratio_clip": 0.1}},
+    ("objective", "sft"): {"train": {"lr": 1e-3, "adam_eps": 1e-8}},
+    ("tuning", "full"): {"train": {"lr": 1e-4, "adam_eps": 1e-8}},
 }
-FULL = {"train": {"lr": 1e-4, "adam_eps": 1e-8}}
+# Step-wise pairs by the toy CLIP score. A pair says little of it: the best of eight candidates against the worst is
+# 2.8 deviations apart where one of two is 1.1, and beta 100 takes the loss out of its flat middle. Attention alone, of
+# a high rank, keeps the pictures' looks.
+BY_CLIP: dict[str, Any] = {
+    "iterations": 30,
+    "model": {"tuning": {"rank": 64, "targets": ["to_q", "to_k", "to_v", "to_out.0"]}},
+    "pairs": {"num_candidates": 8, "tuned_steps": [20, 18, 16, 14, 12, 10, 8, 6]},
+    "objective": {"beta": 100.0},
+    "rollout": {"samples_per_ticket": 16, "tickets_per_iteration": 4},
+    "train": {"lr": 4e-4, "adam_eps": 1e-8, "weight_decay": 0.0},
+    "evaluation": {"num_prompts": 100, "seeds_per_prompt": 4},
+}
 # A toy's attention alone is small: its convolutions draw.
 UNET_TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"]
 
 
-def toy_settings(chosen: dict[str, Any]) -> list[dict[str, Any]]:
-    """Layers of settings for a run on a toy model, none for any other. `chosen`: what the job and its user have set."""
+def toy_settings(chosen: dict[str, Any], asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """Layers of settings for a run on a toy model, none for any other.
+
+    `chosen`: what the job and its user have set together; `asked`: the user alone.
+    """
     model = chosen.get("model", {})
     path = str(model.get("path", "")) if isinstance(model, dict) else ""
     if not path.startswith("toy-"):
         return []
+    kinds = {group: _kind(chosen.get(group), usual) for group, usual in (("pairs", "stepwise"), ("objective", "dpo"))}
+    kinds["tuning"] = _kind(model.get("tuning"), "lora")
     layers = [TOY]
-    for (group, usual, kind), tree in BY_CHOICE.items():
-        if _kind(chosen.get(group), usual) == kind:
-            layers.append({name: values for name, values in tree.items() if _fits(name, tree, chosen)})
-    guidance = chosen.get("pairs", {}).get("guidance", {}) if isinstance(chosen.get("pairs"), dict) else {}
-    if isinstance(guidance, dict) and guidance.get("enabled"):
-        layers.append({"rewards": [{"scorer": "toy-clip"}]})  # the one that has a gradient
-    if _kind(model.get("tuning"), "lora") == "full":
-        layers.append(FULL)
-    elif path != "toy-sd3":
+    for (group, kind), tree in BY_CHOICE.items():
+        if kinds[group] == kind:
+            layers.append({name: values for name, values in tree.items() if _fits(name, tree, kinds["objective"])})
+    if kinds["tuning"] == "lora" and path != "toy-sd3":
         layers.append({"model": {"tuning": {"targets": UNET_TARGETS}}})
+    if _is_guided(chosen):
+        layers.append({"rewards": [{"scorer": "toy-clip"}]})  # the one that has a gradient
+    if _scorers(asked, layers) == ["toy-clip"] and tuple(kinds.values()) == ("stepwise", "dpo", "lora"):
+        layers.append(BY_CLIP)
     return layers
 
 
-def _fits(name: str, tree: dict[str, Any], chosen: dict[str, Any]) -> bool:
-    """Whether the objective that was chosen has the settings a pair source would give it."""
+def _is_guided(chosen: dict[str, Any]) -> bool:
+    pairs = chosen.get("pairs")
+    guidance = pairs.get("guidance") if isinstance(pairs, dict) else None
+    return bool(isinstance(guidance, dict) and guidance.get("enabled"))
+
+
+def _scorers(asked: dict[str, Any], layers: list[dict[str, Any]]) -> list[str]:
+    """Names of the guiding scorers: the user's, or those of the last layer that has any."""
+    rewards = [layer["rewards"] for layer in (*layers, asked) if "rewards" in layer][-1]
+    return [str(reward.get("scorer")) for reward in rewards if isinstance(reward, dict)]
+
+
+def _fits(name: str, tree: dict[str, Any], objective: str) -> bool:
+    """Whether the objective that was chosen has the settings that a pair source would give it."""
     having = {"beta": ("dpo", "rpo"), "ratio_clip": ("dpo", "ddpo"), "embedder": ("rpo",)}
-    kind = _kind(chosen.get("objective"), "dpo")
-    return name != "objective" or all(kind in having[setting] for setting in tree["objective"])
+    return name != "objective" or all(objective in having[setting] for setting in tree["objective"])
 
 
 def _kind(group: Any, usual: str) -> str:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError, create_model
 from torch import Tensor
 
-from rayalign.cli import settings
+from rayalign.cli import parse
 from rayalign.config import RunConfig
 from rayalign.learning.batches import kept_rows, micro_batches
 from rayalign.learning.learner import Learner, make_accelerator
@@ -227,7 +227,7 @@ def hinge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.mark.usefixtures("hinge")
 def test_a_new_objective_is_one_file_and_one_line() -> None:
-    """What `rayalign.config` says of `objective`, once more with the longer table: settings, YAML, hash, training."""
+    """`RunConfig` once more, with the longer table: its settings, its hash, the command line and training follow."""
     wider = create_model("WiderConfig", __base__=RunConfig, objective=(table.union(), table.OBJECTIVES[0]()))
     tree = run_of().model_dump(mode="json") | {"objective": {"kind": "hinge", "gap": 0.5}}
     with pytest.raises(ValidationError, match="does not match any of the expected tags"):
@@ -235,7 +235,8 @@ def test_a_new_objective_is_one_file_and_one_line() -> None:
     config = wider.model_validate(tree)
     assert (config.objective.kind, config.objective.gap) == ("hinge", 0.5)
     assert config.hash() != run_of().hash()
-    assert "objective.gap" in dict(settings(wider))  # hence in `--help`
+    on_the_line = parse("", tree, ["--objective.kind", "hinge", "--objective.gap", "0.75"], wider)
+    assert on_the_line.objective.gap == 0.75  # type: ignore[union-attr]
     with pytest.raises(ValidationError, match="greater than 0"):
         wider.model_validate(tree | {"objective": {"kind": "hinge", "gap": 0}})
     model = model_of("stub", pairs=config.pairs.model_dump())
