@@ -55,7 +55,7 @@ def changed_at(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_job_from_pictures_to_table(ray_cluster: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     config = job(tmp_path)
     report = run_style(config)
