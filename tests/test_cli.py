@@ -12,7 +12,7 @@ import pytest
 from rayalign.cli import parse, settings
 from rayalign.config import RunConfig
 from rayalign.errors import ConfigError
-from rayalign.toy.settings import TOY
+from rayalign.toy.settings import BY_CLIP, TOY
 
 ROOT = Path(__file__).parents[1]
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if "\nDEFAULTS = " in path.read_text())
@@ -240,5 +240,8 @@ def test_the_jobs_defaults_are_valid(job: str) -> None:
     # The paper's 10,000; of a dataset 2000 steps of 256 pairs, an eighth of the papers'.
     assert samples == (2000 * 256 if offline else 10_240)
     toy = parse("", defaults, ["--model", f"toy-{job.rpartition('_')[2]}"])
-    assert toy.iterations == TOY["iterations"]
+    assert toy.iterations == (BY_CLIP if toy.scorer_names == ["toy-clip"] else TOY)["iterations"]
+    guided = bool(defaults["pairs"].get("guidance", {}).get("enabled"))
+    assert toy.scorer_names == ["toy-clip" if guided else "jpeg"]
+    assert toy.iterations == (BY_CLIP if guided else TOY)["iterations"]
     assert (toy.pairs.kind, toy.objective.kind) == (config.pairs.kind, config.objective.kind)

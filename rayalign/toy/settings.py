@@ -8,8 +8,8 @@ TOY: dict[str, Any] = {
     "iterations": 20,
     "prompts": {"source": "shapes", "heldout": "shapes-heldout"},
     "rewards": [{"scorer": "jpeg"}],  # what needs no weights
-    # A toy under guidance draws nearly one picture a prompt, whatever the noise: candidates then hardly differ. And it
-    # decides late: the winner of one of the noisiest steps leads to no better picture (measured correlation below 0.1).
+    # A toy under guidance draws nearly one picture a prompt, whatever the noise: candidates then hardly differ. And of
+    # two candidates the winner of a noisiest step leads to no better picture (measured correlation below 0.1).
     "sampler": {"guidance_scale": 1.0},
     "rollout": {"samples_per_ticket": 8, "tickets_per_iteration": 8},
     # Of a gradient from few hundred pairs, the large entries are signal and the many small ones noise. Adam makes
