@@ -79,7 +79,15 @@ def toy_settings(chosen: dict[str, Any], asked: dict[str, Any]) -> list[dict[str
         layers.append({"rewards": [{"scorer": "toy-clip"}]})  # the one that has a gradient
     if _scorers(asked, layers) == ["toy-clip"] and tuple(kinds.values()) == ("stepwise", "dpo", "lora"):
         layers.append(BY_CLIP)
-    return layers
+    return [_with_kinds(layer, kinds) for layer in layers]
+
+
+def _with_kinds(layer: dict[str, Any], kinds: dict[str, str]) -> dict[str, Any]:
+    """The layer with the kind of each group written out, or a user's naming it would look like another choice."""
+    written = {group: {"kind": kinds[group], **layer[group]} for group in ("pairs", "objective") if group in layer}
+    if "tuning" in layer.get("model", {}):
+        written["model"] = layer["model"] | {"tuning": {"kind": kinds["tuning"], **layer["model"]["tuning"]}}
+    return layer | written
 
 
 def _is_guided(chosen: dict[str, Any]) -> bool:
