@@ -41,7 +41,9 @@ BY_CHOICE: dict[tuple[str, str], dict[str, Any]] = {
     ("objective", "ddpo"): {"objective": {"ratio_clip": 0.1}},
     ("objective", "sft"): {"train": {"lr": 1e-3, "adam_eps": 1e-8}},
     ("tuning", "full"): {"train": {"lr": 1e-4, "adam_eps": 1e-8}},
+    ("reference", "copied"): {"reference": {"every": 8}},  # of the 40 optimiser steps that a toy run has
 }
+USUAL = {"pairs": "stepwise", "objective": "dpo", "reference": "fixed"}  # kinds unless named
 # Step-wise pairs by the toy CLIP score. A pair says little of it: the best of eight candidates against the worst is
 # 2.8 deviations apart where one of two is 1.1, and beta 100 takes the loss out of its flat middle. Attention alone, of
 # a high rank, keeps the pictures' looks.
@@ -67,7 +69,7 @@ def toy_settings(chosen: dict[str, Any], asked: dict[str, Any]) -> list[dict[str
     path = str(model.get("path", "")) if isinstance(model, dict) else ""
     if not path.startswith("toy-"):
         return []
-    kinds = {group: _kind(chosen.get(group), usual) for group, usual in (("pairs", "stepwise"), ("objective", "dpo"))}
+    kinds = {group: _kind(chosen.get(group), usual) for group, usual in USUAL.items()}
     kinds["tuning"] = _kind(model.get("tuning"), "lora")
     layers = [TOY]
     for (group, kind), tree in BY_CHOICE.items():
@@ -77,14 +79,14 @@ def toy_settings(chosen: dict[str, Any], asked: dict[str, Any]) -> list[dict[str
         layers.append({"model": {"tuning": {"targets": UNET_TARGETS}}})
     if _is_guided(chosen):
         layers.append({"rewards": [{"scorer": "toy-clip"}]})  # the one that has a gradient
-    if _scorers(asked, layers) == ["toy-clip"] and tuple(kinds.values()) == ("stepwise", "dpo", "lora"):
+    if _scorers(asked, layers) == ["toy-clip"] and kinds == USUAL | {"tuning": "lora"}:
         layers.append(BY_CLIP)
     return [_with_kinds(layer, kinds) for layer in layers]
 
 
 def _with_kinds(layer: dict[str, Any], kinds: dict[str, str]) -> dict[str, Any]:
     """The layer with the kind of each group written out, or a user's naming it would look like another choice."""
-    written = {group: {"kind": kinds[group], **layer[group]} for group in ("pairs", "objective") if group in layer}
+    written = {group: {"kind": kinds[group], **layer[group]} for group in USUAL if group in layer}
     if "tuning" in layer.get("model", {}):
         written["model"] = layer["model"] | {"tuning": {"kind": kinds["tuning"], **layer["model"]["tuning"]}}
     return layer | written
