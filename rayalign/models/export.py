@@ -46,8 +46,18 @@ def save_model(folder: Path, base: str, family: Family, arrays: WeightArrays) ->
 
     Raises WeightsError if the arrays are no weights of its denoiser.
     """
+    _quiet()
     pipe = family.load(resolve_path(base), torch.float32)
     denoiser = getattr(pipe, family.denoiser_part)
     FullWeightSets(denoiser, ("policy",), "device", torch.float32).load("policy", arrays)
     pipe.save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+def _quiet() -> None:
+    """Loading bars would run through a job's own few lines."""
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()

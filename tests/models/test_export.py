@@ -28,7 +28,7 @@ def drawn_by_diffusers(folder: Path, base: Any, lora: Any = "none") -> np.ndarra
     prompts, out = folder / "prompts.json", folder / "images.npy"
     prompts.write_text(json.dumps(list(zip(PROMPTS, SEEDS, strict=True))))
     command = [sys.executable, SCRIPT, base, lora, prompts, out]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=folder)
     assert done.returncode == 0, done.stderr
     return np.load(out).transpose(0, 3, 1, 2)
 
