@@ -1,7 +1,7 @@
 """Measure a toy pipeline: what it draws right, its JPEG sizes, its toy-clip scores.
 
-`python -m rayalign.toy.measure toy-sd15` draws with DDIM, 20 steps, eta 1 and guidance 5, as training by
-reward does; toy-sd3 with its flow and as many steps.
+`python -m rayalign.toy.measure toy-sd15` draws with DDIM, 20 steps, eta 1 and guidance 5; toy-sd3 with its flow,
+without noise, in as many steps.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ def said(prompt: str) -> tuple[str, str, str]:
     return next(word for word in words if word in shapes.SHAPES), colour, ground
 
 
-def measure(name: str, count: int, seeds: int) -> dict[str, float]:
+def measure(name: str, count: int, seeds: int, guidance: float = 5.0) -> dict[str, float]:
     """Numbers over the first `count` held-out prompts, `seeds` pictures of each."""
     import numpy as np
 
     pipeline, prompts = preview.load(name), shapes.heldout_prompts()[:count]
-    by_seed = [preview.draw(pipeline, prompts, seed) for seed in range(seeds)]
+    by_seed = [preview.draw(pipeline, prompts, seed, guidance=guidance) for seed in range(seeds)]
     # Both are (seeds, prompts).
     sizes = np.array([[jpeg_kilobytes(picture) for picture in pictures] for pictures in by_seed])
     scores = np.array([clip_scores(pictures, prompts) for pictures in by_seed])
@@ -87,8 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("name", choices=[name for name in TOY_MODELS if name != "toy-clip"])
     parser.add_argument("--prompts", type=int, default=50)
     parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--guidance", type=float, default=5.0, help="toy-sd3 draws best with 3")
     options = parser.parse_args(arguments)
-    numbers = measure(options.name, options.prompts, options.seeds)
+    numbers = measure(options.name, options.prompts, options.seeds, options.guidance)
     print(json.dumps({key: round(float(value), 4) for key, value in numbers.items()}, indent=2))
 
 
