@@ -27,14 +27,18 @@ DEFAULTS: dict[str, Any] = {
     "rollout": {"samples_per_ticket": 8, "tickets_per_iteration": 256},
     "train": {"lr": 1e-4, "optimizer_steps": 8, "micro_batch": 8},
 }
-# Only the drawn style needs no weights, and a toy's own CLIP is the one that knows its shapes. Held out as elsewhere.
+# A style that needs no weights, and the CLIP that knows a toy's shapes. With a smaller beta or larger steps than these
+# the preference losses push the losers away until the pictures are white (measured).
 TOY: dict[str, Any] = {
+    "model": {"tuning": {"kind": "lora", "rank": 4}},
     "rewards": [{"scorer": "toy-clip"}],
     "style": {"kind": "drawn", "name": "outlines"},
     "features": {"extractor": "toy-clip"},
     "pairs": {"path": "", "cache": None},
     "num_pairs": 192,
-    "iterations": 12,
+    "iterations": 20,
+    "train": {"lr": 1e-3, "optimizer_steps": 8},
+    "rates": {"sft": 2e-3, "dpo": 5e-4},
 }
 
 

@@ -85,9 +85,14 @@ def parse(
             _put(from_line, "rewards", [_reward(text) for text in value])
         elif value is not None:
             _put(from_line, field, _value(field, value, known))
+    # A layer that leaves a kind out means the usual one, and one that names it must meet a name.
+    usual: Tree = {}
+    for field, info in known.items():
+        if field.endswith(".kind"):
+            _put(usual, field, info.default)
     asked = _merged([from_file, from_line])
-    toys = toy_settings(_merged([defaults, asked]), asked)
-    return validate(_merged([defaults, *toys, toy if toys and toy else {}, asked]), group)
+    toys = toy_settings(_merged([usual, defaults, asked]), asked)
+    return validate(_merged([usual, defaults, *toys, toy if toys and toy else {}, asked]), group)
 
 
 def validate(tree: Tree, group: type[RunConfig] = RunConfig) -> RunConfig:

@@ -90,6 +90,19 @@ def test_another_kind_leaves_the_settings_of_the_first_behind(tmp_path: Path) ->
     assert parsed("--objective.kind", "dpo", "--objective.ratio_clip", "null").objective.beta == 0.2
 
 
+def test_a_toys_settings_go_with_the_choice_whoever_makes_it(tmp_path: Path) -> None:
+    """Named on the line, in a file or by the job, the usual kind or another: it is the toy's version of it."""
+    assert parsed("--model", "toy-sdxl", "--pairs.kind", "stepwise").pairs.tuned_steps == (14, 12, 10, 8, 6)
+    assert parsed("--model", "toy-sdxl", "--objective.kind", "rpo").objective.embedder == "toy-clip"
+    found = from_yaml(tmp_path, "model: {path: toy-sdxl}\nobjective: {kind: rpo, tau: 0.5}", "--pairs.kind", "final")
+    assert (found.objective.beta, found.objective.tau, found.objective.embedder) == (500.0, 0.5, "toy-clip")
+    assert "conv1" in parsed("--model", "toy-sdxl", "--model.tuning.kind", "lora").model.tuning.targets
+    # A job that names no kind means the usual one.
+    loose = parse("", {"pairs": {"min_gap": 0.5}}, ["--model", "toy-sdxl", "--pairs.kind", "stepwise"]).pairs
+    assert (loose.min_gap, loose.tuned_steps) == (0.5, (14, 12, 10, 8, 6))
+    assert parse("", {"pairs": {"min_gap": 0.5}}, ["--pairs.kind", "trajectory"]).pairs.min_gap == 0.0
+
+
 @pytest.mark.parametrize(
     ("arguments", "field", "value"),
     [

@@ -120,6 +120,10 @@ RPO, FINAL = {"kind": "rpo"}, {"kind": "final"}
         ({"pairs": {"kind": "dataset"}}, "pairs.path is empty; set the parquet file, JSONL or folder"),
         ({"objective": RPO, "train": {"micro_batch": 1}}, "with one pair it silently is DPO; set rollout.samples_per_"),
         ({"objective": RPO, "rollout": {"samples_per_ticket": 1}}, "with one pair it silently is DPO"),
+        (
+            {"objective": RPO | {"gather": True}, "rollout": {"samples_per_ticket": 1}},
+            "with one pair it silently is DPO",
+        ),
         ({"objective": {"beta": 0}}, "greater than 0"),
         ({"reference": {"kind": "copied", "every": 0}}, "greater than or equal to 1"),
         ({"reference": {"kind": "copied", "max_divergence": 0}}, "greater than 0"),

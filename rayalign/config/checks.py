@@ -53,7 +53,9 @@ def check_choices(config: RunConfig) -> None:
     if isinstance(pairs, DatasetPairs) and not pairs.path:
         raise ValueError("pairs.path is empty; set the parquet file, JSONL or folder that holds the pairs")
     smallest = min(config.rollout.samples_per_ticket, config.train.micro_batch)
-    if objective.contrasts and smallest < 2 and not objective.gathers:
+    if objective.gathers:  # whole tickets, of all workers
+        smallest = config.rollout.samples_per_ticket * config.placement.train.num
+    if objective.contrasts and smallest < 2:
         raise ValueError(
             f"objective.kind = {objective.kind} contrasts the pairs of a micro-batch, and with one pair it silently is "
             "DPO; set rollout.samples_per_ticket and train.micro_batch to at least 2"

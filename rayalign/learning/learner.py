@@ -173,7 +173,7 @@ class Learner:
         self.meter.training_s += time.perf_counter() - started
 
     def finish_iteration(self) -> tuple[dict[str, float], dict[str, int], float]:
-        """(means over the iteration's kept pairs, counts, training seconds of the slowest worker); starts the next."""
+        """(means over the iteration's kept pairs, counts, training seconds of this worker); starts the next."""
         calls = {f"{name}_calls": self.model.calls.pop(name, 0) for name in ("policy", "reference")}
         metrics, counts, seconds = self.meter.finish(calls, self._reduce, self.accelerator.num_processes)
         return metrics | self.reference.metrics(), counts, seconds

@@ -28,7 +28,7 @@ class LoraWeightSets(WeightSets):
         paths = [path for path, _ in denoiser.named_modules()]
         for target in lora.targets:
             if not any(f".{path}".endswith(f".{target}") for path in paths):
-                raise ConfigError("model.lora.targets", target, "the denoiser has no such module; name one it has")
+                raise ConfigError("model.tuning.targets", target, "the denoiser has no such module; name one it has")
         for name in adapters:
             settings = PeftLoraConfig(r=lora.rank, lora_alpha=lora.rank, target_modules=list(lora.targets))
             denoiser.add_adapter(settings, adapter_name=name)  # type: ignore[operator]

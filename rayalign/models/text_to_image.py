@@ -75,7 +75,8 @@ class TextToImage:
     @contextmanager
     def _encoders_on_device(self) -> Iterator[None]:
         """Text encoders stand on the CPU but when they work: SDXL's take 1.6 GB of a GPU in half precision."""
-        encoders = [part for name, part in self.pipe.components.items() if name.startswith("text_encoder")]
+        parts = self.pipe.components.items()  # SD 3's T5 may be left out
+        encoders = [part for name, part in parts if name.startswith("text_encoder") and part is not None]
         for encoder in encoders:
             encoder.to(self.device)
         yield

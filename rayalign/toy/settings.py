@@ -43,6 +43,12 @@ BY_CHOICE: dict[tuple[str, str], dict[str, Any]] = {
     ("tuning", "full"): {"train": {"lr": 1e-4, "adam_eps": 1e-8}},
     ("reference", "copied"): {"reference": {"every": 8}},  # of the 40 optimiser steps that a toy run has
 }
+# The one scorer with a gradient. The paper's eta of 0.1 to 0.2 raises every step-wise score and moves no picture: final
+# score 0.8004, 0.8003 without guidance. Ten times as much: 0.849 (64 samples).
+GUIDED: dict[str, Any] = {
+    "rewards": [{"scorer": "toy-clip"}],
+    "pairs": {"guidance": {"eta_noisy": 1.0, "eta_clean": 2.0}},
+}
 USUAL = {"pairs": "stepwise", "objective": "dpo", "reference": "fixed"}  # kinds unless named
 # Step-wise pairs by the toy CLIP score. A pair says little of it: the best of eight candidates against the worst is
 # 2.8 deviations apart where one of two is 1.1, and beta 100 takes the loss out of its flat middle. Attention alone, of
@@ -78,7 +84,7 @@ def toy_settings(chosen: dict[str, Any], asked: dict[str, Any]) -> list[dict[str
     if kinds["tuning"] == "lora" and path != "toy-sd3":
         layers.append({"model": {"tuning": {"targets": UNET_TARGETS}}})
     if _is_guided(chosen):
-        layers.append({"rewards": [{"scorer": "toy-clip"}]})  # the one that has a gradient
+        layers.append(GUIDED)
     if _scorers(asked, layers) == ["toy-clip"] and kinds == USUAL | {"tuning": "lora"}:
         layers.append(BY_CLIP)
     return [_with_kinds(layer, kinds) for layer in layers]

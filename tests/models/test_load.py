@@ -81,7 +81,7 @@ def test_what_is_not_tuned_is_frozen_and_the_resolution_the_models_own(path: str
 def test_an_unknown_lora_target_is_named() -> None:
     # `_q` is how a name ends, but no module is called so: peft would find none.
     for target in ("to_z", "_q"):
-        with pytest.raises(ConfigError, match=f"'{target}': the denoiser has no such module"):
+        with pytest.raises(ConfigError, match=f"model.tuning.targets = '{target}': the denoiser has no such module"):
             model_of("stub", model={"tuning": {"kind": "lora", "targets": [target]}})
 
 

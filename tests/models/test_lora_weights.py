@@ -50,7 +50,8 @@ def test_a_transformer_takes_the_default_targets(sd3: TextToImage) -> None:
     assert torch.equal(answer(sd3, "reference"), initial)
     assert not torch.equal(policy, initial)
     sd3.weights.fuse()
-    torch.testing.assert_close(answer(sd3), policy, atol=1e-5, rtol=1e-5)
+    # Guided velocities are as large as 20: rounding is measured by the largest.
+    torch.testing.assert_close(answer(sd3), policy, atol=3e-6 * policy.abs().max().item(), rtol=0)
     sd3.weights.unfuse()
     assert torch.equal(answer(sd3, "initial"), initial)
 
