@@ -64,6 +64,16 @@ ONLINE = (
         ({"pairs": {"tuned_steps": STEPS, "guidance": {"enabled": True}}, "objective": {"ratio_clip": 0.3}},),
         ("toy-clip",),
     ),
+    Method(
+        "TailorPO-G, eta x 10",  # the paper's 0.1 to 0.2 belongs to latents of 16,384 numbers; a toy has 256
+        (
+            {
+                "pairs": {"tuned_steps": STEPS, "guidance": {"enabled": True, "eta_noisy": 1.0, "eta_clean": 2.0}},
+                "objective": {"ratio_clip": 0.3},
+            },
+        ),
+        ("toy-clip",),
+    ),
 )
 COPIED: Tree = {"kind": "copied", "every": 4}
 EARLY: Tree = {"timesteps": {"kind": "early"}, "reward_scale": "snr"}

@@ -1,6 +1,6 @@
 """D3PO on Stable Diffusion 1.5 (arXiv 2311.13231): whole trajectories, ranked by their finished images.
 
-  python jobs/d3po_sd15.py --model toy-sd15 --reward jpeg # here, in minutes, on a CPU
+  python jobs/d3po_sd15.py --model toy-sd15 --reward jpeg  # here, in minutes, on a CPU
   python jobs/d3po_sd15.py --reward clip --placement.rollout.gpus 1 --placement.train.gpus 1
   ray job submit --working-dir . -- python jobs/d3po_sd15.py --output /shared/runs --name first
 """

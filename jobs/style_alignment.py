@@ -36,9 +36,9 @@ TOY: dict[str, Any] = {
     "features": {"extractor": "toy-clip"},
     "pairs": {"path": "", "cache": None},
     "num_pairs": 192,
-    "iterations": 20,
-    "train": {"lr": 1e-3, "optimizer_steps": 8},
-    "rates": {"sft": 2e-3, "dpo": 5e-4},
+    "iterations": 40,
+    "train": {"lr": 5e-4, "optimizer_steps": 8},
+    "rates": {"sft": 2e-3, "dpo": 3e-4},
 }
 
 

@@ -1,6 +1,6 @@
 """TailorPO-G on Stable Diffusion XL: the winner is also moved along the reward's gradient.
 
-  python jobs/tailorpo_g_sdxl.py --model toy-sdxl --reward toy-clip # here, in minutes, on a CPU
+  python jobs/tailorpo_g_sdxl.py --model toy-sdxl --reward toy-clip  # here, in minutes, on a CPU
   python jobs/tailorpo_g_sdxl.py --reward clip --placement.rollout.gpus 1 --placement.train.gpus 1
   ray job submit --working-dir . -- python jobs/tailorpo_g_sdxl.py --output /shared/runs --name first
 """

@@ -1,16 +1,22 @@
 """TailorPO on Stable Diffusion 3: step-wise preference pairs along the rectified flow's SDE.
 
-  python jobs/tailorpo_sd3.py --model toy-sd3 --reward jpeg# here, in minutes, on a CPU
+  python jobs/tailorpo_sd3.py --model toy-sd3 --reward jpeg  # here, in minutes, on a CPU
   python jobs/tailorpo_sd3.py --reward clip --placement.rollout.gpus 1 --placement.train.gpus 1
   ray job submit --working-dir . -- python jobs/tailorpo_sd3.py --output /shared/runs --name first
 """
 
 from rayalign.cli import main
 
+IMAGE_STREAM = ["to_q", "to_k", "to_v", "to_out.0"]
+TEXT_STREAM = ["add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"]
 # The paper (arXiv 2502.01667) tunes SD 1.5; its sampler's steps and its objective stand, on the flow's own kernel.
 DEFAULTS = {
     "name": "tailorpo-sd3",
-    "model": {"path": "stabilityai/stable-diffusion-3-medium-diffusers"},
+    # Both streams of joint attention: the image's and the text's.
+    "model": {
+        "path": "stabilityai/stable-diffusion-3-medium-diffusers",
+        "tuning": {"targets": [*IMAGE_STREAM, *TEXT_STREAM]},
+    },
     "prompts": {"source": "animals"},
     "rewards": [{"scorer": "clip", "options": {"model": "ViT-H-14", "pretrained": "laion2b_s32b_b79k"}}],
     # The SDE of Flow-GRPO (arXiv 2505.05470); its last step adds no noise, so it is not tuned.

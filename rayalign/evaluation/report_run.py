@@ -72,6 +72,8 @@ def load_snippet(config: Dict, summary: Dict) -> str:
     arguments = {name: argument for name, argument in SAMPLER_ARGUMENTS.items() if ddim or argument != "eta"}
     sampler = config.get("sampler") or {}
     settings = "".join(f", {argument}={sampler[name]}" for name, argument in arguments.items() if name in sampler)
+    if toy and not ddim:
+        settings += ", max_sequence_length=16"  # of the toy's T5; what the prompt is padded to changes the picture
     run = [str(config[name]) for name in ("output", "name") if config.get(name)]
     tuned = "/".join([*run, "model" if full else "lora"])
     source = repr(tuned) if full else f"toy_path({model!r})" if toy else repr(model)

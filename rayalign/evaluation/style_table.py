@@ -62,7 +62,7 @@ def style_table(report: Mapping[str, Any]) -> str:
     cells = [["model", "KID", "FID", *scorers]]
     for row in rows:
         scores = (" ".join(interval(row["scores"][scorer])).strip() for scorer in scorers)
-        cells.append([row["name"], _kid(row["kid"]), number(row["fid"]), *scores])
+        cells.append([row["name"], _kid(row["kid"]), number(row["fid"], 2), *scores])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |" for row in cells]
     lines.insert(1, f"|{'|'.join('-' * (width + 2) for width in widths)}|")

@@ -78,10 +78,6 @@ class Objective(Settings):
     metrics: ClassVar[tuple[str, ...]] = ("implicit_reward", "accuracy")  # keys of `losses`' details
 
     @property
-    def uses_reference(self) -> bool:
-        return True
-
-    @property
     def contrasts(self) -> bool:
         """Whether rows of a micro-batch are set against each other: they then share step and timestep."""
         return False

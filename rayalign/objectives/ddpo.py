@@ -17,10 +17,6 @@ class DDPO(Objective):
     ratio_clip: AboveZero = Field(1e-4, description="the likelihood ratio stops pulling outside 1 +- this")
     max_advantage: AboveZero = Field(5.0, description="advantages are cut to +- this")
 
-    @property
-    def uses_reference(self) -> bool:
-        return False
-
     def losses(self, view: View) -> Losses:
         """-min(A ratio, A clip(ratio)), (B,), for each transition of a trajectory with advantage A."""
         from rayalign.algorithms.ddpo import ddpo_loss

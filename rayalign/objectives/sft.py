@@ -11,9 +11,5 @@ class SFT(Objective):
     kind: Literal["sft"] = "sft"
     metrics: ClassVar[tuple[str, ...]] = ()
 
-    @property
-    def uses_reference(self) -> bool:
-        return False
-
     def losses(self, view: View) -> Losses:
         return view.winner_loss(), {}

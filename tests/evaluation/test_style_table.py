@@ -68,11 +68,11 @@ def test_the_table_says_what_its_numbers_are() -> None:
     assert table.isascii()
     # 2.5087 +- 0.1975 is known to two decimals, -0.0123 +- 0.0045 to four.
     assert table.splitlines()[:5] == [
-        "| model  | KID               | FID   | clip                 |",
-        "|--------|-------------------|-------|----------------------|",
-        "| base   | 2.51 +- 0.20      | 55.73 | 0.775 [0.743, 0.806] |",
-        "| target | -                 | -     | 0.775 [0.743, 0.806] |",
-        "| RPO    | -0.0123 +- 0.0045 | 1234  | 0.775 [0.743, 0.806] |",
+        "| model  | KID               | FID     | clip                 |",
+        "|--------|-------------------|---------|----------------------|",
+        "| base   | 2.51 +- 0.20      | 55.73   | 0.775 [0.743, 0.806] |",
+        "| target | -                 | -       | 0.775 [0.743, 0.806] |",
+        "| RPO    | -0.0123 +- 0.0045 | 1234.50 | 0.775 [0.743, 0.806] |",
     ]
     assert "96 held-out pictures of 48 prompts, seen by toy-clip." in table
     assert table.endswith("FID is biased: few")
