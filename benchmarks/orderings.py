@@ -67,7 +67,7 @@ def _key(result: dict[str, Any]) -> tuple[str, str, str, int]:
 def one_run(job: tuple[str, Method, str, int, int, str]) -> dict[str, Any]:
     """Trains one method with one seed and measures it; read back where it was done before."""
     group, method, reward, seed, iterations, work = job
-    slug = f"{group}-{method.name}-{reward}-{seed}-{iterations}".replace(" ", "_").replace("+", "with").replace(",", "")
+    slug = f"{group}-{method.name}-{reward}-{seed}-{iterations}".replace(" ", "_").replace("+", "with")
     file = Path(work) / f"{slug}.json"
     if file.exists():
         return dict(json.loads(file.read_text()))

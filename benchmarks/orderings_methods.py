@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rayalign.toy.settings import GUIDED
+
 Tree = dict[str, Any]
 ITERATIONS = 12
 STEPS = [14, 12, 10, 8, 6]
@@ -25,6 +27,8 @@ COMMON: Tree = {
 HALF: Tree = {"rollout": {"samples_per_ticket": 4, "tickets_per_iteration": 8}}
 OFFLINE: Tree = {"train": {"lr": 3e-3, "adam_eps": 1e-8}, "pairs": {"kind": "dataset", "path": "toy-preferences"}}
 DPO: Tree = {"objective": {"kind": "dpo", "beta": 500.0}}
+TAILORPO: Tree = {"pairs": {"tuned_steps": STEPS}, "objective": {"ratio_clip": 0.3}}
+PAPERS_ETA: Tree = {"pairs": {"guidance": {"enabled": True}}}
 
 
 @dataclass(frozen=True)
@@ -58,22 +62,9 @@ ONLINE = (
             },
         ),
     ),
-    Method("TailorPO", ({"pairs": {"tuned_steps": STEPS}, "objective": {"ratio_clip": 0.3}},)),
-    Method(
-        "TailorPO-G",
-        ({"pairs": {"tuned_steps": STEPS, "guidance": {"enabled": True}}, "objective": {"ratio_clip": 0.3}},),
-        ("toy-clip",),
-    ),
-    Method(
-        "TailorPO-G, eta x 10",  # the paper's 0.1 to 0.2 belongs to latents of 16,384 numbers; a toy has 256
-        (
-            {
-                "pairs": {"tuned_steps": STEPS, "guidance": {"enabled": True, "eta_noisy": 1.0, "eta_clean": 2.0}},
-                "objective": {"ratio_clip": 0.3},
-            },
-        ),
-        ("toy-clip",),
-    ),
+    Method("TailorPO", (TAILORPO,)),
+    Method("TailorPO-G", (TAILORPO, PAPERS_ETA), ("toy-clip",)),
+    Method("TailorPO-G, eta x 10", (TAILORPO, PAPERS_ETA, {"pairs": GUIDED["pairs"]}), ("toy-clip",)),
 )
 COPIED: Tree = {"kind": "copied", "every": 4}
 EARLY: Tree = {"timesteps": {"kind": "early"}, "reward_scale": "snr"}

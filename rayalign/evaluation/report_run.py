@@ -7,6 +7,7 @@ from typing import Any
 
 from rayalign.evaluation.formatting import duration, number
 from rayalign.records import KEPT, SCORE_FAILED, TIE, IterationRecord
+from rayalign.toy.tokenizer import SHORT
 
 Dict = dict[str, Any]
 History = list[IterationRecord]
@@ -73,7 +74,7 @@ def load_snippet(config: Dict, summary: Dict) -> str:
     sampler = config.get("sampler") or {}
     settings = "".join(f", {argument}={sampler[name]}" for name, argument in arguments.items() if name in sampler)
     if toy and not ddim:
-        settings += ", max_sequence_length=16"  # of the toy's T5; what the prompt is padded to changes the picture
+        settings += f", max_sequence_length={SHORT}"  # what T5's prompt is padded to changes the picture
     run = [str(config[name]) for name in ("output", "name") if config.get(name)]
     tuned = "/".join([*run, "model" if full else "lora"])
     source = repr(tuned) if full else f"toy_path({model!r})" if toy else repr(model)
