@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from rayalign.config import LoraConfig, RunConfig
+from rayalign.errors import WeightsError
 from rayalign.models.family import Family
 from rayalign.models.full_weights import FullWeightSets
 from rayalign.models.load import resolve_path
@@ -51,6 +53,25 @@ def save_model(folder: Path, base: str, family: Family, arrays: WeightArrays) ->
     denoiser = getattr(pipe, family.denoiser_part)
     FullWeightSets(denoiser, ("policy",), "device", torch.float32).load("policy", arrays)
     pipe.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def save_fused(
+    folder: Path, base: str, family: Family, arrays: WeightArrays, dtype: torch.dtype = torch.float32
+) -> Path:
+    """Writes the pipeline `base` with the LoRA added to its weights in float32, then rounded to `dtype`.
+
+    Raises WeightsError if diffusers binds none of the LoRA's weights to it.
+    """
+    _quiet()
+    pipe = family.load(resolve_path(base), torch.float32)
+    with tempfile.TemporaryDirectory() as lora:
+        pipe.load_lora_weights(save_lora(Path(lora), family, arrays).parent, adapter_name="policy")
+    if not any("policy" in names for names in pipe.get_list_adapters().values()):
+        raise WeightsError(f"the LoRA binds to no module of {base}")
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()
+    pipe.to(dtype).save_pretrained(folder, safe_serialization=True)
     return folder
 
 
