@@ -24,7 +24,8 @@ LEVELS = (
     ("sampling", "learning", "data"),
     ("evaluation",),
     ("pipeline",),
-    ("cli", "commands"),
+    ("cli",),
+    ("commands",),
     ("jobs",),
 )
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}

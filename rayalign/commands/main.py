@@ -13,7 +13,7 @@ import sys
 from rayalign.errors import ConfigError, RayalignError
 
 COMMANDS = {
-    "export": ("rayalign.commands.export", "write a run's weights for diffusers, ComfyUI or WebUI, or the hub"),
+    "export": ("rayalign.commands.export", "write a run's weights for another program"),
     "scorers": ("rayalign.commands.scorers", "list the reward models, or install what one needs"),
 }
 
