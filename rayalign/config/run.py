@@ -90,6 +90,9 @@ class RunConfig(Settings):
     placement: PlacementConfig = PlacementConfig()
     service: ServiceConfig = ServiceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        ("tensorboard",), description="where curves and pictures go beside the run's folder: tensorboard, wandb, mlflow"
+    )
     keep_checkpoints: Positive = Field(3, description="newest checkpoints kept; older ones are removed")
     max_failures: Annotated[int, Field(ge=0)] = Field(3, description="times the train workers may be restarted")
     stall_timeout_s: Annotated[float, Field(gt=0)] = Field(
@@ -126,7 +129,16 @@ class RunConfig(Settings):
 
     def hash(self) -> str:
         """Of the settings that decide what is learned. Those that only decide where and how long are left out."""
-        harmless = {"name", "output", "iterations", "placement", "service", "keep_checkpoints", "max_failures"}
+        harmless = {
+            "name",
+            "output",
+            "iterations",
+            "placement",
+            "service",
+            "trackers",
+            "keep_checkpoints",
+            "max_failures",
+        }
         learned = self.model_dump(mode="json", exclude=harmless | {"stall_timeout_s", "evaluation"})
         learned["rollout"].pop("tickets_in_flight")
         learned["prompts"].pop("heldout")

@@ -17,9 +17,9 @@ import yaml
 from rayalign.evaluation import report_curves, report_numbers, report_run
 from rayalign.evaluation.comparison import compare, overoptimised
 from rayalign.evaluation.drift import drift
+from rayalign.evaluation.history import HISTORY, read_history
 from rayalign.evaluation.image_set import INDEX, ImageSet
 from rayalign.evaluation.report_pictures import pair_cards
-from rayalign.evaluation.tracker import HISTORY, read_history
 from rayalign.records import IterationRecord
 
 REPORT = "report.html"

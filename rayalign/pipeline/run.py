@@ -29,7 +29,7 @@ from rayalign.evaluation.comparison import before_after_table
 from rayalign.evaluation.grids import before_after_grid
 from rayalign.evaluation.image_set import ImageSet
 from rayalign.evaluation.report import write_report
-from rayalign.evaluation.tracker import Tracker
+from rayalign.evaluation.trackers import Trackers
 from rayalign.learning import checkpoint
 from rayalign.models.export import save_policy
 from rayalign.models.load import find_family
@@ -81,7 +81,7 @@ class _Run:
         self.progress = Progress(config.iterations, self.done)
         for problem in problems:
             self.progress.stage(problem)
-        self.tracker = Tracker(config.folder, self.done)
+        self.tracker = Trackers(config.folder, config.model_dump(mode="json"), config.trackers, self.done)
 
     def finish(self) -> dict[str, Any]:
         config, progress = self.config, self.progress

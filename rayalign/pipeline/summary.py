@@ -15,8 +15,8 @@ from rayalign import __version__
 from rayalign.config import RunConfig
 from rayalign.evaluation.comparison import compare
 from rayalign.evaluation.drift import drift
+from rayalign.evaluation.history import read_history
 from rayalign.evaluation.image_set import ImageSet
-from rayalign.evaluation.tracker import read_history
 from rayalign.models.load import find_family
 from rayalign.records import STATUSES
 from rayalign.rewards.table import scorer_facts

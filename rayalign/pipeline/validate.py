@@ -11,6 +11,7 @@ from rayalign.config import DatasetPairs, RunConfig, StepwisePairs
 from rayalign.data.source import open_pairs
 from rayalign.data.toy import NAME as TOY_PREFERENCES
 from rayalign.errors import ConfigError
+from rayalign.evaluation.trackers import check_trackers
 from rayalign.learning import checkpoint
 from rayalign.models.load import find_family
 from rayalign.prompts import BUILT_IN, load_prompts
@@ -45,6 +46,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
 def check_inputs(config: RunConfig) -> None:
     """Raises ConfigError on the first unknown scorer, unreadable prompt file or unusable model."""
+    check_trackers(config.trackers)
     for reward in config.rewards:
         check_scorer(reward.scorer, reward.options)
     for name in config.evaluation.scorers:

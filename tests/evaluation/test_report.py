@@ -1,5 +1,6 @@
 import json
 import re
+from contextlib import closing
 from html.parser import HTMLParser
 
 import numpy as np
@@ -8,10 +9,10 @@ import yaml
 
 from rayalign.evaluation.comparison import compare
 from rayalign.evaluation.drift import drift
+from rayalign.evaluation.history import History
 from rayalign.evaluation.image_set import ImageSet
 from rayalign.evaluation.report import write_report
 from rayalign.evaluation.report_run import load_snippet
-from rayalign.evaluation.tracker import Tracker
 from rayalign.records import IterationRecord
 
 EVIL = "<script>alert('gotcha')</script>\" onerror=\"alert(1)"
@@ -39,13 +40,12 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path):
     """A finished run of 3 iterations: 4 prompts x 2 seeds of 16 x 16 pixels, jpeg guiding, clip held out."""
-    monkeypatch.setattr("rayalign.evaluation.tracker._summary_writer", lambda *_: None)
     config = {"name": "tiny", "output": "runs", "iterations": 3, "rewards": [{"scorer": "jpeg"}]}
     config |= {"model": {"path": "toy-sdxl"}, "sampler": {"num_steps": 20, "guidance_scale": 5.0, "eta": 1.0}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    with Tracker(tmp_path) as tracker:
+    with closing(History(tmp_path)) as history:
         for i in range(3):
             metrics = {
                 "loss": 0.7 - 0.1 * i,
@@ -54,7 +54,7 @@ def run(tmp_path, monkeypatch):
                 "reward_high": i - 2.5,
             }
             counts = {"pairs_kept": 30, "pairs_tie": 2}
-            tracker.record(IterationRecord(i, i + 1, metrics, counts, {"rollout": 2.0, "training": 1.0}, 0))
+            history.record(IterationRecord(i, i + 1, metrics, counts, {"rollout": 2.0, "training": 1.0}, 0))
     prompts = [prompt for prompt in ("a cat", "a dog", EVIL, "an ant") for _ in range(2)]
     noise = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
     before = ImageSet(

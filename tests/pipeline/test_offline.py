@@ -14,7 +14,7 @@ from PIL import Image
 
 from rayalign.config import RunConfig
 from rayalign.errors import ConfigError, RunStopped
-from rayalign.evaluation.tracker import read_history
+from rayalign.evaluation.history import read_history
 from rayalign.pipeline.run import run
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

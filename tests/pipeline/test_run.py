@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from rayalign.config import RunConfig
 from rayalign.errors import ConfigError, RunStopped
-from rayalign.evaluation.tracker import read_history
+from rayalign.evaluation.history import read_history
 from rayalign.pipeline.run import run
 from rayalign.pipeline.validate import with_absolute_paths
 

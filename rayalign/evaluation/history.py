@@ -1,9 +1,8 @@
-"""What a run leaves behind while it goes: one line per iteration in `history.jsonl`, and TensorBoard."""
+"""What a run leaves behind while it goes: one line an iteration in `history.jsonl`."""
 
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 from dataclasses import asdict
@@ -15,49 +14,28 @@ import numpy as np
 from rayalign.records import IterationRecord
 
 HISTORY = "history.jsonl"
-log = logging.getLogger(__name__)
 
 
-class Tracker:
-    """Writes each `IterationRecord` to `history.jsonl` and TensorBoard, and image grids to TensorBoard.
+class History:
+    """Writes each `IterationRecord` to `history.jsonl`.
 
     `start` is the iteration the run begins or resumes at: earlier lines stay, later ones are taken away
-    first, so that an iteration done twice is logged once.
+    first, so that an iteration done twice is there once.
     """
 
     def __init__(self, folder: str | Path, start: int = 0) -> None:
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _drop_from(self.folder / HISTORY, start)
-        self._history = (self.folder / HISTORY).open("a", encoding="utf-8")
-        self._writer = _summary_writer(self.folder, start)
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        _drop_from(folder / HISTORY, start)
+        self._file = (folder / HISTORY).open("a", encoding="utf-8")
 
     def record(self, record: IterationRecord) -> None:
-        """One line, on disk when this returns, and one point per scalar at step = iteration."""
-        self._history.write(json.dumps(_plain(asdict(record)), allow_nan=False) + "\n")
-        self._history.flush()
-        if self._writer is None:
-            return
-        for tag, value in scalars(record).items():
-            self._writer.add_scalar(tag, value, record.iteration)
-        self._writer.flush()
-
-    def image(self, tag: str, picture: Any, iteration: int) -> None:
-        """A PIL image or uint8 (H, W, 3), a grid from `grids` for instance."""
-        if self._writer is not None:
-            self._writer.add_image(tag, np.asarray(picture), iteration, dataformats="HWC")
-            self._writer.flush()
+        """One line, on disk when this returns."""
+        self._file.write(json.dumps(_plain(asdict(record)), allow_nan=False) + "\n")
+        self._file.flush()
 
     def close(self) -> None:
-        self._history.close()
-        if self._writer is not None:
-            self._writer.close()
-
-    def __enter__(self) -> Tracker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self._file.close()
 
 
 def scalars(record: IterationRecord) -> dict[str, float]:
@@ -107,19 +85,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return _plain(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _summary_writer(folder: Path, start: int) -> Any | None:
-    """torch's TensorBoard writer or tensorboardX's; imported here, since torch takes seconds to import.
-
-    `purge_step` tells TensorBoard to forget what an interrupted attempt wrote for `start` and later.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        try:
-            from tensorboardX import SummaryWriter  # type: ignore[no-redef]
-        except ImportError:
-            log.warning("no TensorBoard curves: neither tensorboard nor tensorboardX is installed")
-            return None
-    return SummaryWriter(str(folder), purge_step=start)

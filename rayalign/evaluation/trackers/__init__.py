@@ -1,0 +1,79 @@
+"""Where a run's curves and pictures go beside its own folder: one tracker a file, one line each in `TRACKERS`.
+
+Every tracker gets the same tags (`history.scalars`) at step = iteration, and the same picture grids.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from rayalign.errors import ConfigError
+from rayalign.evaluation.history import History, scalars
+from rayalign.records import IterationRecord
+
+# name -> (its module's class, the package it needs, how to get it)
+TRACKERS = {
+    "tensorboard": ("rayalign.evaluation.trackers.tensorboard:TensorBoard", "tensorboard", "tensorboard"),
+    "wandb": ("rayalign.evaluation.trackers.wandb:WeightsAndBiases", "wandb", "'rayalign[wandb]'"),
+    "mlflow": ("rayalign.evaluation.trackers.mlflow:MLflow", "mlflow", "'rayalign[mlflow]'"),
+}
+
+
+class Tracker(Protocol):
+    """`Tracker(folder, config, start)`: a run's folder, its settings as a tree, the iteration it (re)starts at."""
+
+    def scalars(self, values: Mapping[str, float], iteration: int) -> None: ...
+
+    def image(self, tag: str, image_HWC: np.ndarray, iteration: int) -> None:
+        """uint8 (H, W, 3)."""
+
+    def close(self) -> None: ...
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raises ConfigError for a tracker whose package is not installed."""
+    for name in names:
+        _, package, install = TRACKERS[name]
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError("trackers", name, f"{package} is not installed; pip install {install}, or leave it out")
+
+
+class Trackers:
+    """The run's history and every tracker it asked for, as one."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], names: Sequence[str], start: int = 0) -> None:
+        self._history = History(folder, start)
+        self._trackers: list[Tracker] = [_class(name)(folder, config, start) for name in names]
+
+    def record(self, record: IterationRecord) -> None:
+        """On disk in the history when this returns, then a point a scalar in each tracker."""
+        self._history.record(record)
+        for tracker in self._trackers:
+            tracker.scalars(scalars(record), record.iteration)
+
+    def image(self, tag: str, picture: Any, iteration: int) -> None:
+        """A PIL image or uint8 (H, W, 3), a grid from `grids` for instance."""
+        for tracker in self._trackers:
+            tracker.image(tag, np.asarray(picture), iteration)
+
+    def close(self) -> None:
+        self._history.close()
+        for tracker in self._trackers:
+            tracker.close()
+
+    def __enter__(self) -> Trackers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _class(name: str) -> Any:
+    module, _, found = TRACKERS[name][0].partition(":")
+    return getattr(importlib.import_module(module), found)
