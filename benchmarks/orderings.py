@@ -29,7 +29,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", default=",".join(GROUPS), help="of online, reference, style")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--iterations", type=int, default=ITERATIONS, help="of 64 pictures each")
+    parser.add_argument("--iterations", type=int, help=f"of 64 pictures each [{ITERATIONS}, style 32]")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--work", default="runs/orderings", help="finished runs are kept here and not done again")
     parser.add_argument("--json", help="write the numbers here")
@@ -55,7 +55,7 @@ def main() -> None:
             print(f"{len(results)}/{len(jobs)} {result['group']} {result['method']} {minutes:.1f} min", flush=True)
     print_tables(results)
     print(f"\n{(time.monotonic() - started) / 60:.1f} minutes on {given.processes} processes")
-    write_json(given.json, {"iterations": given.iterations, "seeds": given.seeds, "runs": sorted(results, key=_key)})
+    write_json(given.json, {"seeds": given.seeds, "runs": sorted(results, key=_key)})
     if given.picture:
         picture(results, Path(given.picture))
 
@@ -64,10 +64,11 @@ def _key(result: dict[str, Any]) -> tuple[str, str, str, int]:
     return result["group"], result["reward"], result["method"], result["seed"]
 
 
-def one_run(job: tuple[str, Method, str, int, int, str]) -> dict[str, Any]:
+def one_run(job: tuple[str, Method, str, int, int | None, str]) -> dict[str, Any]:
     """Trains one method with one seed and measures it; read back where it was done before."""
     group, method, reward, seed, iterations, work = job
-    slug = f"{group}-{method.name}-{reward}-{seed}-{iterations}".replace(" ", "_").replace("+", "with")
+    tree = settings(method, reward, seed) | ({"iterations": iterations} if iterations else {})
+    slug = f"{group}-{method.name}-{reward}-{seed}-{tree['iterations']}".replace(" ", "_").replace("+", "with")
     file = Path(work) / f"{slug}.json"
     if file.exists():
         return dict(json.loads(file.read_text()))
@@ -80,7 +81,6 @@ def one_run(job: tuple[str, Method, str, int, int, str]) -> dict[str, Any]:
 
     from rayalign.config import RunConfig
 
-    tree = settings(method, reward, seed) | {"iterations": iterations}
     if group == "style":
         tree["pairs"] = tree["pairs"] | {"path": str(style_pairs(Path(work), tree, STYLE, STYLE_PROMPTS))}
     config = RunConfig.model_validate(tree)

@@ -36,9 +36,9 @@ TOY: dict[str, Any] = {
     "features": {"extractor": "toy-clip"},
     "pairs": {"path": "", "cache": None},
     "num_pairs": 192,
-    "iterations": 40,
-    "train": {"lr": 5e-4, "optimizer_steps": 8},
-    "rates": {"sft": 2e-3, "dpo": 3e-4},
+    "iterations": 32,
+    "train": {"lr": 2e-4, "optimizer_steps": 8},
+    "rates": {"sft": 1e-3},
 }
 
 
