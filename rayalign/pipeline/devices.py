@@ -12,3 +12,10 @@ def prepare_actor(config: RunConfig) -> str:
     torch.set_num_threads(config.placement.cpu_threads)
     # Ray hides the GPUs that it has not given to this actor.
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """This process's peak GPU memory so far, in 10^9 bytes, as a metric; nothing on a CPU."""
+    if device.type != "cuda":
+        return {}
+    return {"memory/train_gpu_gb": torch.cuda.max_memory_allocated(device) / 1e9}

@@ -15,6 +15,7 @@ trainer    consumes tables of pairs; produces checkpoints and policy versions   
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import Any
 
 import ray
@@ -78,7 +79,7 @@ class _Run:
         self.config, self.started = config, started
         newest, problems = checkpoint.latest(config.folder / "checkpoints")
         self.done = checkpoint.iterations_done(newest)
-        self.progress = Progress(config.iterations, self.done)
+        self.progress = Progress(config.iterations, self.done, config.folder / "run.log")
         for problem in problems:
             self.progress.stage(problem)
         self.tracker = Trackers(config.folder, config.model_dump(mode="json"), config.trackers, self.done)
@@ -90,7 +91,7 @@ class _Run:
         held_out = [RewardConfig(scorer=name) for name in config.evaluation.scorers]
         placement = config.placement
         start_reward_services([*config.rewards, *held_out], placement.scorer, config.service, placement.cpu_threads)
-        with self.tracker:
+        with closing(progress), self.tracker:
             if isinstance(config.pairs, DatasetPairs) and config.pairs.cache is not None:
                 self._fill_cache()
             before = self._before_images()
@@ -144,7 +145,8 @@ class _Run:
                 self.progress.iteration(record)
             for note in ray.get(board.take_notes.remote()):
                 self.progress.stage(f"note: {note}")
-            self.progress.waiting(watch.look(last))
+            now = watch.look(last)
+            self.progress.drawing(now.tickets_done, config.rollout.tickets_per_iteration, now.waiting)
         status = ray.get(board.status.remote())
         if training.error is not None:
             raise RunStopped(status.fatal or f"training failed: {training.error}") from training.error

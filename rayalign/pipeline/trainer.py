@@ -27,7 +27,7 @@ from rayalign.learning.learner import Learner, make_accelerator
 from rayalign.learning.optimizer_state import optimizer_arrays, restore_optimizer
 from rayalign.models.load import load_model
 from rayalign.models.publish import publishable
-from rayalign.pipeline.devices import prepare_actor
+from rayalign.pipeline.devices import peak_memory, prepare_actor
 from rayalign.records import BROKEN_STATUSES, STATUSES
 
 
@@ -116,6 +116,7 @@ class TrainWorker:
         self._check_shares(counts)
         if not self.is_first:
             return
+        metrics |= peak_memory(self.model.device)
         started = time.perf_counter()
         policy = self.model.weights.state("policy")
         self._save(iteration, policy)

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from rayalign.errors import RunStopped
+from rayalign.pipeline.board import BoardStatus
 
 
 class InThread:
@@ -43,8 +44,8 @@ class Watch:
         self._seen: tuple[int, int] = (-1, -1)
         self._since = time.monotonic()
 
-    def look(self, last_iteration: int) -> str:
-        """A line on what goes on. Raises RunStopped, saying who waits for whom, after `timeout_s` without progress."""
+    def look(self, last_iteration: int) -> BoardStatus:
+        """What goes on. Raises RunStopped, saying who waits for whom, after `timeout_s` without progress."""
         status = ray.get(self._board.status.remote())
         now = (last_iteration, status.tickets_done)
         if now != self._seen:
@@ -56,4 +57,4 @@ class Watch:
                 f"nothing was done for {idle:.0f} s (stall_timeout_s); newest policy version is {status.version}, "
                 f"tickets done {status.tickets_done}, waiting: {waiting or 'nobody, so for a rollout actor to start'}"
             )
-        return f"policy version {status.version}, {status.tickets_done} tickets drawn"
+        return status

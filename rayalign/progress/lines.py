@@ -1,0 +1,47 @@
+"""What a log shows of a run: one plain line an iteration, in words that the live display shares."""
+
+from __future__ import annotations
+
+import math
+
+from rayalign.records import BROKEN_STATUSES, IterationRecord
+
+
+def iteration_line(
+    record: IterationRecord, iterations: int, start_reward: float, pairs_per_s: float, left: float
+) -> str:
+    """One iteration: reward with its change since `start_reward`, what training said, pace, seconds left."""
+    return (
+        f"iteration {record.iteration + 1:>3}/{iterations}  {reward_words(record.metrics['reward'], start_reward)}"
+        f"loss {record.metrics['loss']:.4f}  {accuracy_words(record)}"
+        f"{pairs_per_s:6.1f} pairs/s  {dropped_words(record)}left {clock(left)}"
+    )
+
+
+def reward_words(reward: float, start: float) -> str:
+    """A preference set brings no rewards; then there are none to show."""
+    return "" if math.isnan(reward) else f"reward {reward:9.4f} ({reward - start:+.4f})  "
+
+
+def accuracy_words(record: IterationRecord) -> str:
+    """Share of pairs that the policy ranks as labelled; objectives without pairs have none."""
+    return f"accuracy {record.metrics['accuracy']:.2f}  " if "accuracy" in record.metrics else ""
+
+
+def dropped_words(record: IterationRecord) -> str:
+    """ "3 ties, 1 unscored  ", or nothing."""
+    named = (
+        ("pairs_tie", "ties"),
+        ("pairs_small_gap", "too close"),
+        ("pairs_score_failed", "unscored"),
+        ("pairs_unlabelled", "unlabelled"),
+        *((f"pairs_{status}", status.replace("_", " ")) for status in BROKEN_STATUSES),
+    )
+    parts = [f"{record.counts[key]} {word}" for key, word in named if record.counts.get(key)]
+    return ", ".join(parts) + "  " if parts else ""
+
+
+def clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
