@@ -15,39 +15,13 @@ import torch
 from rayalign.config import RunConfig
 from rayalign.models.conditioning import Conditioning
 from rayalign.models.load import DTYPES, assemble
+from rayalign.models.published import SDXL_UNET as UNET
+from rayalign.models.published import VAE
 from rayalign.models.sdxl import SDXL
 from rayalign.models.text_to_image import TextToImage
 from rayalign.records import derive_seed
 
-UNET: dict[str, Any] = {
-    "sample_size": 128,
-    "in_channels": 4,
-    "out_channels": 4,
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "layers_per_block": 2,
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20),  # diffusers' misnomer: these are numbers of heads, of 64 channels each
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
 UNET_PARAMETERS = 2_567_463_684  # of the published model
-VAE: dict[str, Any] = {
-    "sample_size": 1024,
-    "in_channels": 3,
-    "out_channels": 3,
-    "latent_channels": 4,
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-    "scaling_factor": 0.13025,
-    "force_upcast": True,
-}
 VAE_PARAMETERS = 83_653_863
 SCHEDULER: dict[str, Any] = {
     "beta_start": 0.00085,

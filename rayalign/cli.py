@@ -9,18 +9,18 @@ import argparse
 import difflib
 import os
 import sys
-from collections.abc import Callable, Iterator
-from copy import copy
+from collections.abc import Callable
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from rayalign.config import RewardConfig, RunConfig
+from rayalign.config.leaves import settings
 from rayalign.errors import ConfigError, RayalignError
 from rayalign.toy.settings import toy_settings
 
@@ -43,7 +43,13 @@ def main(
     A job of several runs has settings of its own, `group`, which `start` takes, and `toy`, over those of any toy run.
     """
     try:
-        config = parse(description, defaults, sys.argv[1:], group, toy)
+        planned_for, arguments = _dry_run(sys.argv[1:])
+        config = parse(description, defaults, arguments, group, toy)
+        if planned_for is not None:
+            from rayalign.planning.dry_run import dry_run
+
+            print(dry_run(config, planned_for))
+            return
         if not os.environ.get("RAY_ADDRESS"):
             # An embedded Ray warns at every start unless this is explicit; read when Ray is imported.
             os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -54,6 +60,17 @@ def main(
         sys.exit(_complain(error, 1))
     except KeyboardInterrupt:
         sys.exit(_complain("stopped; the same command again goes on from the last checkpoint", 130))
+
+
+def _dry_run(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """What --dry-run names ("" for this machine, null where it is not given), and the arguments without it."""
+    for place, argument in enumerate(arguments):
+        if argument.partition("=")[0] == "--dry-run":
+            after = arguments[place + 1 : place + 2]
+            value = argument.partition("=")[2] or next((text for text in after if not text.startswith("-")), "")
+            taken = 2 if value and "=" not in argument else 1
+            return value, arguments[:place] + arguments[place + taken :]
+    return None, arguments
 
 
 def _run(config: RunConfig) -> None:
@@ -78,6 +95,7 @@ def parse(
     """Command line -> `group`. Raises ConfigError on the first setting that is wrong."""
     known = dict(settings(group))
     given = vars(_parser(description, known, defaults).parse_args(_checked(arguments, known)))
+    given.pop("dry_run", None)  # taken from the line before
     from_file = _read_yaml(given.pop("config")) if given.get("config") else {}
     from_line: Tree = {}
     for field, value in given.items():
@@ -145,43 +163,6 @@ def _names_below(group: str, known: dict[str, FieldInfo]) -> list[str]:
     return names or list(RewardConfig.model_fields)
 
 
-def settings(group: type[BaseModel], path: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every leaf setting by its dotted name. A union's members share the union's name; each leaf says whose it is."""
-    for name, field in group.model_fields.items():
-        members = _members(field.annotation)
-        if len(members) > 1:
-            yield from _union(members, field, f"{path}{name}")
-        elif members:
-            inside = settings(members[0], f"{path}{name}.")
-            # Where a job has narrowed a union to one member there is no kind to choose.
-            yield from (leaf for leaf in inside if leaf[0] != f"{path}{name}.kind")
-        else:
-            yield f"{path}{name}", field
-
-
-def _union(members: list[type[BaseModel]], field: FieldInfo, path: str) -> Iterator[tuple[str, FieldInfo]]:
-    """`<path>.kind`, then each leaf of any member once, with the kinds that have it."""
-    kinds = [str(member.model_fields["kind"].default) for member in members]
-    text = f"{field.description or 'which one'}: {', '.join(kinds)}"
-    default = getattr(field.default, "kind", PydanticUndefined)
-    yield f"{path}.kind", FieldInfo(annotation=str, default=default, description=text)
-    found: dict[str, tuple[FieldInfo, list[str]]] = {}
-    for kind, member in zip(kinds, members, strict=True):
-        for leaf, info in settings(member, f"{path}."):
-            found.setdefault(leaf, (info, []))[1].append(kind)
-    found.pop(f"{path}.kind")
-    for leaf, (info, having) in found.items():
-        described = copy(info)
-        described.description = f"({', '.join(having)}) {info.description or ''}"
-        yield leaf, described
-
-
-def _members(kind: Any) -> list[type[BaseModel]]:
-    """The groups that a setting may hold: one, several (a union told apart by `kind`), or none."""
-    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
-
-
 def _parser(description: str, known: dict[str, FieldInfo], defaults: Tree) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description,
@@ -190,6 +171,12 @@ def _parser(description: str, known: dict[str, FieldInfo], defaults: Tree) -> ar
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML of settings; a run's own config.yaml repeats it")
+    parser.add_argument(
+        "--dry-run",
+        nargs="?",
+        metavar="GPUS",
+        help="start nothing; say what would start where, its memory and time on this machine, or on 1x24, 8xh100, ...",
+    )
     parser.add_argument(
         "--reward",
         action="append",

@@ -22,7 +22,7 @@ LEVELS = (
     ("prompts", "progress"),
     ("models", "rewards"),
     ("sampling", "learning", "data"),
-    ("evaluation",),
+    ("evaluation", "planning"),
     ("pipeline",),
     ("cli",),
     ("commands",),

@@ -1,0 +1,114 @@
+"""What one call of a model's parts takes, in bytes and operations, from its shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from rayalign.config import LoraConfig, RunConfig
+from rayalign.models.lora_weights import LoraWeightSets
+from rayalign.models.shapes import Shapes, denoiser_call, read_shapes
+from rayalign.planning.live_bytes import measured
+
+DTYPES = {"auto": torch.bfloat16, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+WITH_REFERENCE = ("dpo", "rpo")  # objectives that ask the reference too
+
+
+@dataclass(frozen=True)
+class Call:
+    """Working memory at its peak, beside the weights, and floating-point operations (a multiply-add counts two)."""
+
+    peak: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of one model as one run uses it. A denoiser call is a guided one, both halves included."""
+
+    denoiser_parameters: int
+    vae_parameters: int
+    text_parameters: int | None
+    tuned_parameters: int
+    bytes_per_weight: int
+    draw: Call  # one denoiser call of a ticket's samples, without gradients
+    decode: Call  # the VAE on one ticket's samples
+    train: Call  # policy and reference forward and the backward pass of one micro-batch
+    text_weights: int  # bytes on the GPU while prompts are encoded
+
+    @property
+    def base_weights(self) -> int:
+        """Bytes of the denoiser and the VAE in the base's precision."""
+        return (self.denoiser_parameters + self.vae_parameters) * self.bytes_per_weight
+
+
+def measure_costs(config: RunConfig) -> Costs:
+    """Runs the model's parts on tensors without data: seconds, on any machine.
+
+    Raises ConfigError if the model's configuration cannot be read.
+    """
+    shapes, dtype = read_shapes(config.model), DTYPES[config.model.dtype]
+    denoiser_parameters = sum(value.numel() for value in shapes.denoiser.parameters())
+    shapes.denoiser.to(dtype)
+    shapes.vae.to(shapes.family.vae_dtype(dtype))
+    halves = 1 if config.sampler.guidance_scale == 1 else 2
+    batch = config.rollout.samples_per_ticket
+    draw = _without_gradients(shapes, batch * halves, dtype)
+    decode = _decode(shapes, batch)
+    train, tuned = _train(config, shapes, dtype, halves)
+    size = dtype.itemsize
+    return Costs(
+        denoiser_parameters=denoiser_parameters,
+        vae_parameters=sum(value.numel() for value in shapes.vae.parameters()),
+        text_parameters=shapes.text_parameters,
+        tuned_parameters=tuned,
+        bytes_per_weight=size,
+        draw=draw,
+        decode=decode,
+        train=train,
+        text_weights=(shapes.text_parameters or 0) * size,
+    )
+
+
+def _without_gradients(shapes: Shapes, batch: int, dtype: torch.dtype) -> Call:
+    found: dict[str, int] = {}
+    with measured(found), torch.no_grad():
+        shapes.denoiser(**denoiser_call(shapes, batch, dtype))
+    return Call(found["peak"], found["flops"])
+
+
+def _decode(shapes: Shapes, batch: int) -> Call:
+    vae, found = shapes.vae, dict[str, int]()
+    side, channels = shapes.latent_side, vae.config.latent_channels  # type: ignore[union-attr]
+    latents = torch.empty((batch, channels, side, side), dtype=next(vae.parameters()).dtype, device="meta")
+    with measured(found), torch.no_grad():
+        vae.decode(latents)  # type: ignore[operator]
+    return Call(found["peak"], found["flops"])
+
+
+def _train(config: RunConfig, shapes: Shapes, dtype: torch.dtype, halves: int) -> tuple[Call, int]:
+    """One micro-batch, and how many parameters are tuned. Works on the denoiser, and leaves it changed."""
+    denoiser = shapes.denoiser
+    if isinstance(config.model.tuning, LoraConfig):
+        LoraWeightSets(denoiser, config.model.tuning, ("policy",), seed=0)
+        tuned = sum(value.numel() for value in denoiser.parameters() if value.requires_grad)
+        denoiser.to(dtype)  # as mixed precision computes; their float32 copies are counted apart
+    else:
+        denoiser.requires_grad_(True)
+        tuned = sum(value.numel() for value in denoiser.parameters())
+    if config.train.gradient_checkpointing:
+        denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
+    denoiser.train()
+    # A step-wise pair is one x_t; every other pair is two latents, in one call.
+    rows = config.train.micro_batch * (1 if config.pairs.rows in ("stepwise", "sample") else 2)
+    inputs, found = denoiser_call(shapes, rows * halves, dtype), dict[str, int]()
+    with measured(found):
+        if config.objective.kind in WITH_REFERENCE:
+            with torch.no_grad():
+                denoiser(**inputs)
+        denoiser(**inputs)[0].float().sum().backward()
+    # Gradients are counted apart, with the optimiser.
+    gradients = tuned * dtype.itemsize
+    return Call(max(found["peak"] - gradients, 0), found["flops"]), tuned

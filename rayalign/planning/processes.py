@@ -1,0 +1,85 @@
+"""GPU memory of each kind of process, term by term, so that a reader can check the sum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rayalign.config import RunConfig
+from rayalign.planning.costs import WITH_REFERENCE, Costs
+
+CONTEXT = 500_000_000  # what CUDA and its libraries take in a process before any tensor (assumed)
+SLACK = 0.1  # of the tensors: fragments, and work space of convolutions (assumed)
+# Parameters of the default towers: CLIP ViT-H/14, CLIP ViT-L/14, BLIP with a ViT-L.
+VIT_H, VIT_L, BLIP_L = 986_109_441, 427_616_513, 477_000_000
+SCORER_PARAMETERS = {
+    **dict.fromkeys(("pickscore", "hpsv2", "hpsv2.1", "clip"), VIT_H),
+    "aesthetic": VIT_L,
+    "imagereward": BLIP_L,
+    **dict.fromkeys(("jpeg", "jpeg-large", "stub", "toy-clip"), 0),
+}
+SCORER_WORKSPACE = 1_000_000_000  # a batch of 32 pictures of 224 pixels through a ViT-H (assumed)
+
+
+@dataclass(frozen=True)
+class Process:
+    """One kind of process that holds a share of a GPU: how many, the share, and what it holds, in bytes."""
+
+    name: str  # its group in `placement`
+    count: int
+    share: float  # of a GPU, as placement says
+    terms: tuple[tuple[str, float], ...]
+
+    @property
+    def memory(self) -> float:
+        return sum(value for _, value in self.terms)
+
+
+def processes(config: RunConfig, costs: Costs) -> list[Process]:
+    """Those that placement gives a GPU to; all others live in the machine's memory."""
+    place = config.placement
+    found = [
+        Process("train", place.train.num, place.train.gpus, _whole(_trainer(config, costs))),
+        Process("rollout", place.rollout.min, place.rollout.gpus, _whole(_rollout(config, costs))),
+    ]
+    for name in config.all_scorers:
+        found.append(Process(f"scorer {name}", place.scorer.min, place.scorer.gpus, _whole(_scorer(name))))
+    return [one for one in found if one.share > 0]
+
+
+def _trainer(config: RunConfig, costs: Costs) -> list[tuple[str, float]]:
+    tuned = costs.tuned_parameters
+    if config.model.tuning.kind == "lora":
+        weights = [("base: denoiser and VAE", costs.base_weights), ("LoRA: policy and reference", 2 * 4 * tuned)]
+    else:
+        copies = 2 if config.objective.kind in WITH_REFERENCE else 1
+        on_gpu = copies if config.model.tuning.copies_on == "device" else 0
+        weights = [
+            ("policy in float32, VAE", 4 * tuned + costs.vae_parameters * costs.bytes_per_weight),
+            ("reference and initial", on_gpu * costs.denoiser_parameters * costs.bytes_per_weight),
+        ]
+    training = [("gradients and Adam, float32", 12 * tuned), ("micro-batch at its peak", costs.train.peak)]
+    return [*weights, *training]
+
+
+def _rollout(config: RunConfig, costs: Costs) -> list[tuple[str, float]]:
+    peaks = {
+        "denoiser call": costs.draw.peak,
+        "VAE": costs.decode.peak,
+        "text encoders, while they work": costs.text_weights,
+    }
+    largest = max(peaks, key=lambda name: peaks[name])
+    tuned = ("LoRA", 4 * costs.tuned_parameters) if config.model.tuning.kind == "lora" else ("canary's copy", 0)
+    return [("base: denoiser and VAE", costs.base_weights), tuned, (f"peak: {largest}", peaks[largest])]
+
+
+def _scorer(name: str) -> list[tuple[str, float]]:
+    if name not in SCORER_PARAMETERS:
+        return [("a scorer of your own: taken as large as CLIP ViT-H", 4 * VIT_H), ("a batch", SCORER_WORKSPACE)]
+    parameters = SCORER_PARAMETERS[name]
+    return [("weights, float32", 4 * parameters), ("a batch", SCORER_WORKSPACE)] if parameters else []
+
+
+def _whole(terms: list[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
+    kept = [(name, value) for name, value in terms if value]
+    tensors = sum(value for _, value in kept)
+    return (*kept, (f"slack, {SLACK:.0%}", SLACK * tensors), ("CUDA itself", CONTEXT))

@@ -1,0 +1,136 @@
+"""Plans against hardware: what stands where, what fits, what to change, and the words for it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from rayalign.cli import parse
+from rayalign.config import RunConfig
+from rayalign.errors import ConfigError
+from rayalign.planning.costs import Call, Costs
+from rayalign.planning.dry_run import dry_run, mend
+from rayalign.planning.hardware import CARDS, Hardware, parse_hardware
+from rayalign.planning.plan import EFFICIENCY, make_plan
+from rayalign.planning.text import plan_text
+from rayalign.planning.work import iteration_work
+
+SHARED = {"train": {"gpus": 0.4}, "rollout": {"gpus": 0.4}, "scorer": {"gpus": 0.2}}
+# Round numbers in the size of SDXL's.
+COSTS = Costs(
+    denoiser_parameters=2_500_000_000,
+    vae_parameters=80_000_000,
+    text_parameters=800_000_000,
+    tuned_parameters=6_000_000,
+    bytes_per_weight=2,
+    draw=Call(10**9, 50 * 10**12),
+    decode=Call(6 * 10**9, 40 * 10**12),
+    train=Call(48 * 10**9, 170 * 10**12),
+    text_weights=1_600_000_000,
+)
+
+
+def run(**changes: Any) -> RunConfig:
+    model = {"path": "stabilityai/stable-diffusion-xl-base-1.0"}
+    tree = {"model": model, "rewards": [{"scorer": "pickscore"}], "placement": SHARED}
+    return RunConfig.model_validate(tree | changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "hardware"),
+    [
+        ("1x24", Hardware(1, CARDS["rtx4090"])),
+        ("8xH100", Hardware(8, CARDS["h100"])),
+        ("2x141", Hardware(2, CARDS["h200"])),
+    ],
+)
+def test_hardware_by_card_or_by_memory(text: str, hardware: Hardware) -> None:
+    assert parse_hardware(text) == hardware
+
+
+@pytest.mark.parametrize("text", ["h100", "8", "1x25", "1xgtx970", "x"])
+def test_hardware_that_is_not_known_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="--dry-run"):
+        parse_hardware(text)
+
+
+def test_an_iteration_is_counted_as_the_sampler_counts() -> None:
+    rollout = {"samples_per_ticket": 4, "tickets_per_iteration": 16}
+    work = iteration_work(run(rollout=rollout))
+    assert (work.trajectories, work.calls_per_trajectory, work.pairs) == (64, 25, 320)
+    assert (work.draw_calls, work.decode_calls, work.train_calls) == (16 * 25, 16 * 11, 16 * 5)
+    whole = iteration_work(run(rollout=rollout, pairs={"kind": "trajectory"}))
+    assert (whole.trajectories, whole.draw_calls, whole.pairs) == (128, 16 * 40, 64 * 19)
+    assert iteration_work(run(rollout=rollout, pairs={"kind": "dataset", "path": "pickapic"})).draw_calls == 0
+
+
+def test_memory_adds_up_term_by_term() -> None:
+    plan = make_plan(run(), parse_hardware("1x80"), COSTS)
+    train = next(one for one in plan.gpus[0].holds if one.name == "train")
+    tensors = 2 * 2.58e9 + 8 * 6e6 + 12 * 6e6 + 48e9
+    assert train.memory == pytest.approx(1.1 * tensors + 0.5e9)
+    assert [one.name for one in plan.gpus[0].holds] == ["train", "rollout", "scorer pickscore"]
+    assert plan.gpus[0].memory == pytest.approx(sum(one.memory for one in plan.gpus[0].holds))
+    assert f"{plan.gpus[0].memory / 1e9:.1f} GB" in plan_text(plan)
+
+
+def test_time_is_operations_over_speed() -> None:
+    plan = make_plan(run(), parse_hardware("1xh100"), COSTS)
+    work, speed = plan.work, 989e12 * EFFICIENCY
+    drawing = (work.draw_calls * 50e12 + work.decode_calls * 40e12) / speed
+    assert plan.rollout_s == pytest.approx(drawing)
+    assert plan.iteration_s == pytest.approx(drawing + work.train_calls * 170e12 / speed)
+    assert plan.gpu_hours == pytest.approx(plan.iteration_s * plan.config.iterations / 3600)
+    beside = make_plan(run(rollout={"max_lag": 1}), parse_hardware("1xh100"), COSTS)
+    assert beside.iteration_s == pytest.approx(max(beside.rollout_s, beside.training_s))
+
+
+@pytest.mark.parametrize("hardware", ["1x24", "1x80", "1x141", "8xh100"])
+def test_what_fits_and_what_does_not(hardware: str) -> None:
+    given = parse_hardware(hardware)
+    plan = make_plan(run(), given, COSTS)
+    assert given.card is not None
+    assert bool(plan.problems) == (plan.gpus[0].memory > given.card.memory_gb * 1e9)
+    said = plan_text(plan)
+    assert (f"fits {given}" in said) == (not plan.problems) or "does not fit" in said
+
+
+def test_more_processes_than_gpus_is_a_problem() -> None:
+    place = {"train": {"num": 2, "gpus": 1}, "rollout": {"min": 2, "max": 2, "gpus": 1}, "scorer": {"gpus": 1}}
+    plan = make_plan(run(placement=place), parse_hardware("4xh100"), COSTS)
+    assert len(plan.gpus) == 5
+    assert any("takes 5 GPUs and there are 4" in problem for problem in plan.problems)
+    assert not make_plan(run(placement=place), parse_hardware("8xh100"), COSTS).problems
+
+
+def test_advice_is_taken_until_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(config: RunConfig) -> Costs:
+        share = 0.3 if config.train.gradient_checkpointing else 1.0
+        peak = int(COSTS.train.peak * share * config.train.micro_batch / 4)
+        return Costs(**{**vars(COSTS), "train": Call(peak, COSTS.train.flops)})
+
+    monkeypatch.setattr("rayalign.planning.dry_run.measure_costs", measured)
+    hardware = parse_hardware("1x48")
+    steps = mend(make_plan(run(), hardware, measured(run())), hardware)
+    texts = [text for text, _ in steps]
+    assert texts[0].startswith("--train.gradient_checkpointing true")
+    assert [bool(plan.problems) for _, plan in steps] == [True] * (len(steps) - 1) + [False]
+
+
+def test_no_gpu_is_no_problem_for_a_toy_and_one_for_sdxl() -> None:
+    assert "runs on CPUs" in dry_run(RunConfig(model={"path": "toy-sdxl"}), "")
+    plan = make_plan(run(placement={}), Hardware(0, None), COSTS)
+    assert "no process a GPU" in plan.problems[0]
+    assert math.isnan(plan.iteration_s)
+
+
+def test_a_stub_costs_nothing() -> None:
+    with pytest.raises(ConfigError, match="a stub costs nothing"):
+        dry_run(RunConfig(model={"path": "stub"}), "1x24")
+
+
+def test_settings_are_checked_before_anything_is_planned() -> None:
+    with pytest.raises(ConfigError, match=r"train\.optimizer_steps|tickets_per_iteration"):
+        parse("", {}, ["--rollout.tickets_per_iteration", "7", "--train.optimizer_steps", "2"])
