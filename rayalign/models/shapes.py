@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from rayalign.config import ModelConfig
 from rayalign.errors import ConfigError
@@ -21,14 +20,14 @@ class Shapes:
     """Modules on the meta device; `text_parameters` of all text encoders together, null where nothing says."""
 
     family: Family
-    denoiser: nn.Module
-    vae: nn.Module
+    denoiser: Any
+    vae: Any
     text_parameters: int | None
     resolution: int  # pixels a side
 
     @property
     def latent_side(self) -> int:
-        return self.resolution // 2 ** (len(self.vae.config.block_out_channels) - 1)  # type: ignore[union-attr]
+        return self.resolution // 2 ** (len(self.vae.config.block_out_channels) - 1)
 
 
 def read_shapes(model: ModelConfig) -> Shapes:
@@ -52,7 +51,7 @@ def read_shapes(model: ModelConfig) -> Shapes:
             kind.load_config(path, subfolder=family.denoiser_part),
             diffusers.AutoencoderKL.load_config(path, subfolder="vae"),
         )
-        text = _text_parameters(Path(path))
+        text = _text_parameters(Path(path))  # type: ignore[assignment]
     with torch.device("meta"):
         denoiser, vae = kind.from_config(trees[0]), diffusers.AutoencoderKL.from_config(trees[1])
     side = denoiser.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)
@@ -61,20 +60,21 @@ def read_shapes(model: ModelConfig) -> Shapes:
 
 def denoiser_call(shapes: Shapes, batch: int, dtype: torch.dtype) -> dict[str, Any]:
     """Keyword arguments of the denoiser for `batch` latents, on the meta device."""
-    config, side = shapes.denoiser.config, shapes.latent_side
+    config: Any = shapes.denoiser.config
+    side = shapes.latent_side
 
     def empty(*shape: int) -> torch.Tensor:
         return torch.empty((batch, *shape), dtype=dtype, device="meta")
 
-    latent = empty(config.in_channels, side, side)  # type: ignore[union-attr]
-    common = {"timestep": torch.empty(batch, device="meta"), "return_dict": False}
+    latent = empty(config.in_channels, side, side)
+    common: dict[str, Any] = {"timestep": torch.empty(batch, device="meta"), "return_dict": False}
     if shapes.family.name == "sd3":
-        text = empty(333, config.joint_attention_dim)  # type: ignore[union-attr]  # 77 of CLIP and 256 of T5
-        pooled = empty(config.pooled_projection_dim)  # type: ignore[union-attr]
+        text = empty(333, config.joint_attention_dim) # 77 of CLIP and 256 of T5
+        pooled = empty(config.pooled_projection_dim)
         return common | {"hidden_states": latent, "encoder_hidden_states": text, "pooled_projections": pooled}
-    inputs = {"sample": latent, "encoder_hidden_states": empty(77, config.cross_attention_dim)}  # type: ignore[union-attr]
-    if config.addition_embed_type == "text_time":  # type: ignore[union-attr]
-        width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim  # type: ignore[union-attr]
+    inputs: dict[str, Any] = {"sample": latent, "encoder_hidden_states": empty(77, config.cross_attention_dim)}
+    if config.addition_embed_type == "text_time":
+        width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
         inputs["added_cond_kwargs"] = {"text_embeds": empty(width), "time_ids": empty(6)}
     return common | inputs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -44,31 +45,34 @@ class Costs:
         return (self.denoiser_parameters + self.vae_parameters) * self.bytes_per_weight
 
 
-def measure_costs(config: RunConfig) -> Costs:
+def measure_costs(config: RunConfig, sampled: Costs | None = None) -> Costs:
     """Runs the model's parts on tensors without data: seconds, on any machine.
+
+    `sampled`: costs of a run that samples alike, whose calls need not be measured again.
 
     Raises ConfigError if the model's configuration cannot be read.
     """
     shapes, dtype = read_shapes(config.model), DTYPES[config.model.dtype]
-    denoiser_parameters = sum(value.numel() for value in shapes.denoiser.parameters())
     shapes.denoiser.to(dtype)
     shapes.vae.to(shapes.family.vae_dtype(dtype))
     halves = 1 if config.sampler.guidance_scale == 1 else 2
     batch = config.rollout.samples_per_ticket
-    draw = _without_gradients(shapes, batch * halves, dtype)
-    decode = _decode(shapes, batch)
+    parts: dict[str, Any] = {
+        "denoiser_parameters": sum(value.numel() for value in shapes.denoiser.parameters()),
+        "vae_parameters": sum(value.numel() for value in shapes.vae.parameters()),
+        "draw": sampled.draw if sampled else _without_gradients(shapes, batch * halves, dtype),
+        "decode": sampled.decode if sampled else _decode(shapes, batch),
+    }
     train, tuned = _train(config, shapes, dtype, halves)
     size = dtype.itemsize
+    text = shapes.text_parameters
     return Costs(
-        denoiser_parameters=denoiser_parameters,
-        vae_parameters=sum(value.numel() for value in shapes.vae.parameters()),
-        text_parameters=shapes.text_parameters,
+        text_parameters=text,
         tuned_parameters=tuned,
         bytes_per_weight=size,
-        draw=draw,
-        decode=decode,
         train=train,
-        text_weights=(shapes.text_parameters or 0) * size,
+        text_weights=(text or 0) * size,
+        **parts,
     )
 
 
@@ -81,10 +85,10 @@ def _without_gradients(shapes: Shapes, batch: int, dtype: torch.dtype) -> Call:
 
 def _decode(shapes: Shapes, batch: int) -> Call:
     vae, found = shapes.vae, dict[str, int]()
-    side, channels = shapes.latent_side, vae.config.latent_channels  # type: ignore[union-attr]
+    side, channels = shapes.latent_side, vae.config.latent_channels
     latents = torch.empty((batch, channels, side, side), dtype=next(vae.parameters()).dtype, device="meta")
     with measured(found), torch.no_grad():
-        vae.decode(latents)  # type: ignore[operator]
+        vae.decode(latents)
     return Call(found["peak"], found["flops"])
 
 
@@ -99,7 +103,7 @@ def _train(config: RunConfig, shapes: Shapes, dtype: torch.dtype, halves: int) -
         denoiser.requires_grad_(True)
         tuned = sum(value.numel() for value in denoiser.parameters())
     if config.train.gradient_checkpointing:
-        denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
+        denoiser.enable_gradient_checkpointing()
     denoiser.train()
     # A step-wise pair is one x_t; every other pair is two latents, in one call.
     rows = config.train.micro_batch * (1 if config.pairs.rows in ("stepwise", "sample") else 2)

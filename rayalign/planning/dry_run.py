@@ -28,13 +28,17 @@ def mend(plan: Plan, hardware: Hardware) -> list[tuple[str, Plan]]:
     while plan.problems and plan.advice and plan.advice[0].settings:
         change = plan.advice[0]
         config = RunConfig.model_validate(_merged(plan.config.model_dump(), change.settings))
-        # Where things stand does not change what a call takes.
-        costs = plan.costs if set(change.settings) == {"placement"} else measure_costs(config)
+        costs = measure_costs(config, plan.costs if _draws_alike(change.settings) else None)
         plan = make_plan(config, hardware, costs)
         steps.append((change.text, plan))
     if plan.problems and plan.advice and not steps:
         steps.append((plan.advice[0].text, plan))
     return steps
+
+
+def _draws_alike(changes: dict[str, Any]) -> bool:
+    """Whether sampling takes what it took before."""
+    return not changes.keys() & {"rollout", "model", "sampler"}
 
 
 def _merged(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

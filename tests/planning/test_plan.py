@@ -106,7 +106,7 @@ def test_more_processes_than_gpus_is_a_problem() -> None:
 
 
 def test_advice_is_taken_until_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    def measured(config: RunConfig) -> Costs:
+    def measured(config: RunConfig, sampled: Costs | None = None) -> Costs:
         share = 0.3 if config.train.gradient_checkpointing else 1.0
         peak = int(COSTS.train.peak * share * config.train.micro_batch / 4)
         return Costs(**{**vars(COSTS), "train": Call(peak, COSTS.train.flops)})
