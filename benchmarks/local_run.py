@@ -23,6 +23,7 @@ from rayalign.prompts import load_prompts, ticket_prompts
 from rayalign.records import IterationRecord, Ticket, derive_seed
 from rayalign.rewards.local import LocalScoreFn
 from rayalign.rewards.table import build_scorer
+from rayalign.rewards.tally import ScoreTally
 from rayalign.sampling.images import draw_images
 from rayalign.sampling.noise import SampleNoise
 from rayalign.sampling.pair_table import pair_table
@@ -42,6 +43,8 @@ class LocalRun:
         config = self.config
         self.model: TextToImage = load_model(config, "cpu", ("policy", "reference"))
         self.learner = Learner(self.model, config, make_accelerator(config.train, "cpu"))
+        if config.standardised:
+            raise ValueError(f"{config.standardised}: a run in one process mixes raw scores only")
         scorers = {reward.scorer: (build_scorer(reward), reward.weight) for reward in config.rewards}
         self.score = LocalScoreFn(scorers)
         self.prompts = load_prompts(config.prompts)
@@ -89,9 +92,10 @@ class LocalRun:
         prompts = ticket_prompts(self.prompts, ticket, num_prompts(config.pairs, size), config.seed)
         seeds = [derive_seed(config.seed, "rollout", ticket.iteration, ticket.slot, sample) for sample in range(size)]
         noise = SampleNoise(seeds, self.model.latent_shape, self.model.device)
-        drawing = draw_ticket(self.model, self.score, prompts, noise, config.pairs, self._annotate is not None)
+        tally = ScoreTally(self.score)
+        drawing = draw_ticket(self.model, tally, prompts, noise, config.pairs, self._annotate is not None)
         drawn = self._loop.run_until_complete(drawing)
-        return pair_table(drawn, ticket, ticket.iteration, config.scorer_names, config.pairs.rows)
+        return pair_table(drawn, ticket, ticket.iteration, config.scorer_names, config.pairs.rows, tally.moments)
 
     def _read(self, ticket: Ticket) -> pa.Table:
         numbers = ticket_rows(self._index, ticket, self.config.rollout.samples_per_ticket, self.config.seed)

@@ -28,6 +28,7 @@ SHORTHANDS = {
     "--model": ("model.path", "hub id, local diffusers folder, or toy-sd15 / toy-sdxl"),
     "--prompts": ("prompts.source", "animals, shapes, or a .txt, .jsonl or .parquet file"),
 }
+SCALES = (":raw", ":standardised")
 Tree = dict[str, Any]
 
 
@@ -166,7 +167,7 @@ def _names_below(group: str, known: dict[str, FieldInfo]) -> list[str]:
 def _parser(description: str, known: dict[str, FieldInfo], defaults: Tree) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description,
-        usage="%(prog)s [--model NAME] [--reward SCORER[=WEIGHT]] [--prompts NAME] [--any.setting VALUE]",
+        usage="%(prog)s [--model NAME] [--reward SCORER[=WEIGHT][:SCALE]] [--prompts NAME] [--any.setting VALUE]",
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -181,15 +182,14 @@ def _parser(description: str, known: dict[str, FieldInfo], defaults: Tree) -> ar
         "--reward",
         action="append",
         default=argparse.SUPPRESS,
-        metavar="SCORER[=WEIGHT]",
-        help="scorer to train on; give it again for a weighted sum (jpeg, clip, toy-clip, my_package.my_module:Mine)",
+        metavar="SCORER[=WEIGHT][:SCALE]",
+        help="scorer to train on (jpeg, clip, my_package.my_module:Mine); again for a weighted sum. SCALE: raw, or "
+        "standardised, less its running mean and over its running deviation (clip=0.7:standardised) [raw]",
     )
     for option, (field, text) in SHORTHANDS.items():
         parser.add_argument(option, dest=field, metavar="NAME", help=text)
     groups: dict[str, Any] = {"": parser}
-    for field, info in known.items():
-        if field == "rewards":
-            continue
+    for field, info in ((field, info) for field, info in known.items() if field != "rewards"):
         section = field.rpartition(".")[0]
         if section not in groups:
             groups[section] = parser.add_argument_group(section)
@@ -209,8 +209,7 @@ def _default(field: str, info: FieldInfo, defaults: Tree) -> Any:
 
 def _checked(arguments: list[str], known: dict[str, FieldInfo]) -> list[str]:
     """Refuses unknown options with the nearest known one, which argparse does not name."""
-    # rewards is a list of groups: --reward sets it.
-    options = [f"--{field}" for field in known if field != "rewards"]
+    options = [f"--{field}" for field in known if field != "rewards"]  # a list of groups, set by --reward
     options += [*SHORTHANDS, "--config", "--reward", "--help"]
     for argument in arguments:
         name = argument.partition("=")[0]
@@ -245,10 +244,13 @@ def _value(field: str, text: str, known: dict[str, FieldInfo]) -> Any:
 
 def _reward(text: str) -> Tree:
     scorer, _, weight = text.partition("=")
+    weight, _, scale = weight.partition(":")
+    if scorer.endswith(SCALES):  # not any colon: my_module:Mine has one too
+        scorer, _, scale = scorer.rpartition(":")
     try:
-        return {"scorer": scorer, "weight": float(weight or 1.0)}
+        return {"scorer": scorer, "weight": float(weight or 1.0)} | ({"scale": scale} if scale else {})
     except ValueError:
-        raise ConfigError("--reward", text, "set SCORER or SCORER=WEIGHT with a number") from None
+        raise ConfigError("--reward", text, "set SCORER or SCORER=WEIGHT with a number, then :SCALE if any") from None
 
 
 def _read_yaml(name: str) -> Tree:

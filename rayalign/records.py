@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -73,6 +73,13 @@ class Canary:
     delta: np.ndarray  # float32 (1, C, H, W): answer with the amplified adapter, minus `base`
 
 
+class Standard(NamedTuple):
+    """How a scorer's answers are put on a common scale before they are weighted: (score - mean) / std."""
+
+    mean: float
+    std: float
+
+
 @dataclass(frozen=True)
 class PublishedWeights:
     """One policy version as rank 0 publishes it; the arrays themselves travel through the object store."""
@@ -81,6 +88,8 @@ class PublishedWeights:
     checksum: str  # blake2b over names, shapes, dtypes and bytes
     canary: Canary
     num_bytes: int
+    # Of the standardised scorers, from all that was scored before this version: whoever draws from it uses these.
+    standards: dict[str, Standard] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,7 @@ LATENTS = {
     "clean": ("winner", "loser"),
     "sample": ("x_t", "winner"),
 }
+MOMENTS = 6  # count, mean, sum of squared deviations, lowest, highest, different images
 # What the annotate pool adds where the objective compares prompts and images: unit CLIP embeddings.
 EMBEDDINGS = ("embedding_prompt", "embedding_winner", "embedding_loser")
 # Where it does, the clean images of step-wise candidates travel to it as latents, and end there.
@@ -119,7 +129,8 @@ def pair_schema(
     which have no timestep of their own; `timestep` and `timestep_prev` are those the kernel of the model knows.
     `scores_*` hold one float per scorer, in the order of the schema's metadata key `scorers`. `final_*` belong to the
     trajectory's finished image (the winner's, where there are several). `denoiser_calls` and `trajectories` are those
-    of the row's sample, all its candidates together; `ticket_*` describe the whole ticket and repeat on each row.
+    of the row's sample, all its candidates together; `ticket_*` describe the whole ticket and repeat on each row;
+    `ticket_scores` holds, scorer by scorer, the MOMENTS of everything that the ticket had scored.
     `annotated`: the clean latents that the annotate pool embeds are there.
     """
     latent = pa.fixed_shape_tensor(pa.float32(), latent_shape)
@@ -149,6 +160,7 @@ def pair_schema(
         ("trajectories", pa.int32()),
         ("ticket_rollout_s", pa.float32()),
         ("ticket_scoring_s", pa.float32()),
+        ("ticket_scores", pa.list_(pa.float64(), MOMENTS * len(scorers))),
     ]
     metadata = {"scorers": ",".join(scorers), "rows": rows}
     return pa.schema([pa.field(name, kind) for name, kind in fields], metadata=metadata)

@@ -151,6 +151,32 @@ def test_rewards_add_up_from_the_command_line() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "scorer", "weight", "scale"),
+    [
+        ("clip", "clip", 1.0, "raw"),
+        ("clip:standardised", "clip", 1.0, "standardised"),
+        ("clip=0.7:standardised", "clip", 0.7, "standardised"),
+        ("clip=-2:raw", "clip", -2.0, "raw"),
+        ("my.mod:Mine", "my.mod:Mine", 1.0, "raw"),
+        ("my.mod:Mine:standardised", "my.mod:Mine", 1.0, "standardised"),
+        ("my.mod:Mine=3:standardised", "my.mod:Mine", 3.0, "standardised"),
+    ],
+)
+def test_weight_and_scale_of_a_reward(text: str, scorer: str, weight: float, scale: str) -> None:
+    (reward,) = parsed("--reward", text).rewards
+    assert (reward.scorer, reward.weight, reward.scale) == (scorer, weight, scale)
+
+
+def test_a_scale_that_is_none_and_one_without_a_spread_are_refused() -> None:
+    misspelt = refused("--reward", "clip=1:standard")
+    assert "rewards.0.scale = 'standard': Input should be 'raw' or 'standardised'" in misspelt
+    one = ("--evaluation.num_prompts", "1", "--evaluation.seeds_per_prompt", "1")
+    alone = refused("--reward", "jpeg:standardised", *one)
+    assert "set evaluation.num_prompts or evaluation.seeds_per_prompt to 2" in alone
+    assert parsed("--reward", "jpeg", *one).standardised == []
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--iterations", "0"], "iterations = 0: Input should be greater than or equal to 1"),
@@ -199,7 +225,7 @@ def test_a_refusal_says_what_to_set(arguments: list[str], message: str) -> None:
         ("model: toy-sdxl", "model = 'toy-sdxl': it is a group; set its members by name: dtype, family, path, reso"),
         ("model: 3", "model = 3: it is a group"),
         ("model: {path: 3}", "model.path = 3: Input should be a valid string"),
-        ("rewards: [jpeg]", "rewards.0 = 'jpeg': it is a group; set its members by name: environment, options, scorer"),
+        ("rewards: [jpeg]", "rewards.0 = 'jpeg': it is a group; set its members by name: environment, options, sca"),
         ("rewards: jpeg", "rewards = 'jpeg': Input should be a valid tuple"),
         ("just words", "--config = "),
         ("a: [", "cannot be read"),

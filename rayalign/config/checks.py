@@ -23,6 +23,12 @@ def check_divisible(config: RunConfig) -> None:
     names = config.all_scorers
     if len(set(names)) != len(names):
         raise ValueError(f"rewards and evaluation.scorers: a scorer stands twice in {names}; name each once")
+    pictures = config.evaluation.num_prompts * config.evaluation.seeds_per_prompt
+    if config.standardised and pictures < 2:
+        raise ValueError(
+            f"rewards: {', '.join(config.standardised)} with scale = standardised needs a spread to begin with, which "
+            f"one picture before tuning has not; set evaluation.num_prompts or evaluation.seeds_per_prompt to 2 or more"
+        )
     if isinstance(config.pairs, SamplePairs) and config.rollout.samples_per_ticket % config.pairs.group:
         raise ValueError(
             f"rollout.samples_per_ticket = {config.rollout.samples_per_ticket} does not divide into groups of "

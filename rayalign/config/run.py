@@ -43,6 +43,11 @@ class PromptsConfig(Settings):
 class RewardConfig(Settings):
     scorer: str = Field(min_length=1, description="name from the table, or my_package.my_module:MyScorer")
     weight: float = Field(1.0, description="factor in the weighted sum that ranks candidates")
+    scale: Literal["raw", "standardised"] = Field(
+        "raw",
+        description="raw: the scorer's own; standardised: less its running mean, over its running standard deviation, "
+        "of all that the run has scored",
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the scorer")
     environment: str | None = Field(
         None,
@@ -115,6 +120,11 @@ class RunConfig(Settings):
         return [reward.scorer for reward in self.rewards]
 
     @property
+    def standardised(self) -> list[str]:
+        """Guiding scorers on the common scale."""
+        return [reward.scorer for reward in self.rewards if reward.scale == "standardised"]
+
+    @property
     def pairs_per_ticket(self) -> int:
         """Rows of a ticket's table, dropped ones included."""
         return self.rollout.samples_per_ticket * len(self.pairs.steps_on(self.sampler.num_steps))
@@ -142,4 +152,7 @@ class RunConfig(Settings):
         learned = self.model_dump(mode="json", exclude=harmless | {"stall_timeout_s", "evaluation"})
         learned["rollout"].pop("tickets_in_flight")
         learned["prompts"].pop("heldout")
+        if self.standardised:  # the first version's scale comes from the pictures before tuning
+            measured = self.evaluation.model_dump(mode="json", include={"num_prompts", "seeds_per_prompt", "batch"})
+            learned["before"] = measured | {"prompts": self.prompts.heldout}
         return hashlib.blake2b(json.dumps(learned, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -12,6 +12,7 @@ from rayalign.config import RunConfig
 from rayalign.data.latents import LatentRows
 from rayalign.data.preferences import PreferenceIndex, epoch_order, num_rows
 from rayalign.records import Ticket, derive_seed, pair_schema, tensor_column
+from rayalign.rewards.statistics import Moments
 
 
 def ticket_rows(index: PreferenceIndex, ticket: Ticket, count: int, seed: int) -> list[int]:
@@ -57,6 +58,7 @@ def clean_table(rows: LatentRows, numbers: list[int], ticket: Ticket, config: Ru
         "trajectories": [0] * size,
         "ticket_rollout_s": [seconds] * size,
         "ticket_scoring_s": [0.0] * size,
+        "ticket_scores": [[value for _ in scorers for value in Moments().packed()]] * size,
     }
     columns |= dict.fromkeys(("advantage", "log_prob", "reward_winner", "reward_loser", "final_reward"), nothing)
     columns |= dict.fromkeys(("scores_winner", "scores_loser", "final_scores"), unscored)

@@ -2,7 +2,7 @@
 
     checkpoints/iteration-000003/
       policy.safetensors  reference.safetensors  [previous.safetensors]  optimizer.safetensors
-      state.json      iteration, config hash, state of the reference's rule
+      state.json      iteration, config hash, state of the reference's rule, statistics of scores
       manifest.json   size and blake2b of every file; written last, so without it the folder does not count
 
 Nothing random is stored: every draw of a run is a function of (seed, iteration, slot), see `records.derive_seed`.
@@ -37,7 +37,8 @@ class Checkpoint:
     reference: Arrays
     optimizer: Arrays
     previous: Arrays | None = None
-    rules: dict[str, Any] = field(default_factory=dict)  # of the reference's rule: steps, copies, whether it is frozen
+    # reference: steps, copies, whether it is frozen; scores: statistics by scorer, of the previous version and of this
+    rules: dict[str, Any] = field(default_factory=dict)
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:

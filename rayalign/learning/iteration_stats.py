@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayalign.errors import RunStopped
-from rayalign.records import IterationRecord
+from rayalign.records import MOMENTS, IterationRecord
+from rayalign.rewards.statistics import Moments
 
 
 class IterationStats:
@@ -21,6 +22,7 @@ class IterationStats:
         self.seen = np.zeros(tickets_per_iteration)  # times each slot was consumed
         # Sum, sum of squares and count of the combined reward, then of each scorer.
         self.rewards = np.zeros((1 + len(scorers), 3))
+        self._moments = np.zeros((tickets_per_iteration, len(scorers) * MOMENTS))  # by slot, of all that was scored
         self.rollout_s = self.scoring_s = self.waiting_s = 0.0
         self.trajectories = self.denoiser_calls = self.guided = 0.0
         self.lag_max = 0.0
@@ -32,6 +34,7 @@ class IterationStats:
         if head["iteration"] != iteration:
             raise RunStopped(f"iteration {iteration} was handed a ticket of iteration {head['iteration']}")
         self.seen[head["slot"]] += 1
+        self._moments[head["slot"]] = table["ticket_scores"][0].as_py()
         self.lag_max = max(self.lag_max, trained_version - head["policy_version"])
         self.rollout_s += head["ticket_rollout_s"]
         self.scoring_s += head["ticket_scoring_s"]
@@ -49,17 +52,23 @@ class IterationStats:
     def packed(self) -> np.ndarray:
         """float64 (n,), so that one gather moves it all."""
         scalars = [getattr(self, name) for name in _SCALARS]
-        return np.concatenate([self.seen, self.rewards.reshape(-1), scalars])
+        return np.concatenate([self.seen, self.rewards.reshape(-1), self._moments.reshape(-1), scalars])
 
     def merge(self, packed_by_worker: np.ndarray) -> None:
         """(W, n) of all workers: sums, but the largest lag and the longest wait (workers wait side by side)."""
         total = packed_by_worker.sum(0)
-        slots = len(self.seen)
-        self.seen = total[:slots]
-        self.rewards = total[slots : slots + self.rewards.size].reshape(self.rewards.shape)
+        ends = np.cumsum([self.seen.size, self.rewards.size, self._moments.size])
+        self.seen, rewards, moments, _ = np.split(total, ends)
+        self.rewards = rewards.reshape(self.rewards.shape)
+        self._moments = moments.reshape(self._moments.shape)  # a slot is one worker's, and zeros of all others
         for offset, name in enumerate(_SCALARS, start=-len(_SCALARS)):
             column = packed_by_worker[:, offset]
             setattr(self, name, float(column.max() if name in _LARGEST else column.sum()))
+
+    def moments(self) -> list[dict[str, Moments]]:
+        """Of all that the iteration had scored, by ticket, in ticket order."""
+        by_slot = self._moments.reshape(len(self.seen), len(self.scorers), MOMENTS).tolist()
+        return [{name: Moments(*values) for name, values in zip(self.scorers, row, strict=True)} for row in by_slot]
 
     def check_complete(self, iteration: int) -> None:
         """Raises RunStopped unless every ticket of the iteration was consumed exactly once."""

@@ -36,7 +36,7 @@ from rayalign.pipeline.score_replica import (
     quiet_logs,
     score_application,
 )
-from rayalign.records import Scores
+from rayalign.records import Scores, Standard
 from rayalign.rewards.environments import runtime_env_of
 from rayalign.rewards.mixture import check_answer, mix, mix_gradients
 from rayalign.rewards.table import check_scorer, scorer_facts
@@ -126,6 +126,7 @@ class RewardClient:
         heldout: scorers measured beside them: in `parts`, never in the total, whose failures cost no pair.
 
     Attributes:
+        standards: of the policy version in use, where rewards are standardised; the user of the client sets them.
         failures: "<scorer>: <reason>" -> images left without a score, after all retries.
         retries: "<scorer>: <reason>" -> further tries made.
     """
@@ -133,6 +134,7 @@ class RewardClient:
     def __init__(self, rewards: Sequence[RewardConfig], service: ServiceConfig, heldout: Sequence[str] = ()) -> None:
         self.weights = {reward.scorer: reward.weight for reward in rewards}
         self.scorers = [*self.weights, *heldout]
+        self.standards: dict[str, Standard] = {}
         self.failures: Counter[str] = Counter()
         self.retries: Counter[str] = Counter()
         self._service = service
@@ -147,7 +149,7 @@ class RewardClient:
         """
         start = time.perf_counter()
         answers = await self._ask_all(self.scorers, images_BCHW, prompts, with_grad=False)
-        return mix(self.weights, {name: part for name, (part, _) in answers.items()}, time.perf_counter() - start)
+        return self._mix(answers, start)
 
     async def score_and_grad(self, images_BCHW: np.ndarray, prompts: list[str]) -> tuple[Scores, np.ndarray]:
         """Scores of the guiding scorers, and d total_b / d image_b, float32 (B, 3, H, W); NaN where one failed.
@@ -156,11 +158,15 @@ class RewardClient:
         """
         start = time.perf_counter()
         answers = await self._ask_all(list(self.weights), images_BCHW, prompts, with_grad=True)
-        scores = mix(self.weights, {name: part for name, (part, _) in answers.items()}, time.perf_counter() - start)
+        scores = self._mix(answers, start)
         grads = {
             name: np.full_like(images_BCHW, np.nan) if grad is None else grad for name, (_, grad) in answers.items()
         }
-        return scores, mix_gradients(self.weights, grads)
+        return scores, mix_gradients(self.weights, grads, self.standards)
+
+    def _mix(self, answers: dict[str, Answer], start: float) -> Scores:
+        parts = {name: part for name, (part, _) in answers.items()}
+        return mix(self.weights, parts, time.perf_counter() - start, self.standards)
 
     async def _ask_all(
         self, names: list[str], images_BCHW: np.ndarray, prompts: list[str], with_grad: bool

@@ -21,6 +21,7 @@ from rayalign.pipeline.devices import prepare_actor
 from rayalign.pipeline.reward_service import RewardClient
 from rayalign.prompts import load_prompts, ticket_prompts
 from rayalign.records import Ticket, derive_seed
+from rayalign.rewards.tally import ScoreTally
 from rayalign.sampling.noise import SampleNoise
 from rayalign.sampling.pair_table import pair_table
 from rayalign.sampling.sources import draw_ticket, num_prompts
@@ -58,8 +59,9 @@ class RolloutActor:
         seeds = [derive_seed(config.seed, "rollout", ticket.iteration, ticket.slot, sample) for sample in range(size)]
         noise = SampleNoise(seeds, self._model.latent_shape, self._model.device)
         annotated = config.objective.embeds_with is not None
-        drawn = await draw_ticket(self._model, self._score, prompts, noise, config.pairs, annotated)
-        return pair_table(drawn, ticket, version, config.scorer_names, config.pairs.rows)
+        tally = ScoreTally(self._score)
+        drawn = await draw_ticket(self._model, tally, prompts, noise, config.pairs, annotated)
+        return pair_table(drawn, ticket, version, config.scorer_names, config.pairs.rows, tally.moments)
 
     async def _use_version(self, version: int) -> None:
         found = await self._board.weights.remote(version)
@@ -69,6 +71,7 @@ class RolloutActor:
             found = await self._board.weights.remote(version)
         boxed, published = found
         apply(self._model, published, await boxed[0])
+        self._score.standards = published.standards
 
 
 class VersionTurns:

@@ -46,6 +46,7 @@ from rayalign.pipeline.trainer import train_loop
 from rayalign.pipeline.validate import check_inputs, check_resume, with_absolute_paths
 from rayalign.pipeline.watch import InThread, Watch
 from rayalign.progress import Progress
+from rayalign.rewards.statistics import NO_SCORES, ByScorer, Moments, moments_of
 
 POLL_S = 1.0
 
@@ -95,7 +96,7 @@ class _Run:
             if isinstance(config.pairs, DatasetPairs) and config.pairs.cache is not None:
                 self._fill_cache()
             before = self._before_images()
-            restarts = self._train() if self.done < config.iterations else self._nothing_to_train()
+            restarts = self._train(before) if self.done < config.iterations else self._nothing_to_train()
             return self._after(before, restarts)
 
     def _fill_cache(self) -> None:
@@ -129,13 +130,14 @@ class _Run:
         self.progress.stage(f"all {self.config.iterations} iterations are done; set --iterations higher to go on")
         return 0
 
-    def _train(self) -> int:
+    def _train(self, before: ImageSet) -> int:
         """Runs Ray Train in a thread and follows the board; returns how often the workers were restarted."""
         config, board = self.config, start_board(self.config.rollout.max_lag)
+        scores = first_statistics(config, before)
         verb = f"resuming after iteration {self.done}" if self.done else "training"
         pairs = config.rollout.tickets_per_iteration * config.pairs_per_ticket
         self.progress.stage(f"{verb}: {config.iterations - self.done} iterations of {pairs} pairs")
-        training = InThread(lambda: make_trainer(config, board).fit())
+        training = InThread(lambda: make_trainer(config, board, scores).fit())
         watch = Watch(board, config.stall_timeout_s)
         last = self.done - 1
         while training.running() or not training.seen_end():
@@ -178,12 +180,27 @@ class _Run:
         return summary
 
 
-def make_trainer(config: RunConfig, board: Any) -> TorchTrainer:
-    """Ray Train with the pair stream as its dataset."""
+def first_statistics(config: RunConfig, before: ImageSet) -> dict[str, Moments]:
+    """Of the guiding scorers on the pictures before tuning: what version 0 standardises by.
+
+    Raises RunStopped if a standardised scorer scored fewer than two of them.
+    """
+    found = {name: moments_of(before.scores[name]) for name in config.scorer_names}
+    for name in config.standardised:
+        if found[name].count < 2:
+            raise RunStopped(
+                f"{name} scored {found[name].count:.0f} of {len(before)} pictures before tuning, and with scale = "
+                f"standardised it needs two; see its errors above, or set its scale to raw"
+            )
+    return found
+
+
+def make_trainer(config: RunConfig, board: Any, scores: ByScorer = NO_SCORES) -> TorchTrainer:
+    """Ray Train with the pair stream as its dataset. `scores`: statistics that a run without checkpoint begins with."""
     workers = config.placement.train
     return TorchTrainer(
         train_loop,
-        train_loop_config={"config": config, "board": board},
+        train_loop_config={"config": config, "board": board, "scores": scores},
         scaling_config=ScalingConfig(
             num_workers=workers.num,
             use_gpu=workers.gpus > 0,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,12 @@ from rayalign.models.load import load_model
 from rayalign.models.publish import publishable
 from rayalign.pipeline.devices import peak_memory, prepare_actor
 from rayalign.records import BROKEN_STATUSES, STATUSES
+from rayalign.rewards.statistics import ByScorer, from_plain, merge_by_scorer, standards, to_plain
 
 
 def train_loop(setup: dict[str, Any]) -> None:
-    """Runs on every Ray Train worker. `setup`: {"config": RunConfig, "board": actor handle}."""
-    worker = TrainWorker(setup["config"], setup["board"])
+    """Runs on every Ray Train worker. `setup`: {"config": RunConfig, "board": actor handle, "scores": ByScorer}."""
+    worker = TrainWorker(setup["config"], setup["board"], setup["scores"])
     try:
         worker.run()
     except RayalignError as error:
@@ -44,7 +46,7 @@ def train_loop(setup: dict[str, Any]) -> None:
 class TrainWorker:
     """One of W equal workers; worker 0 also saves and publishes."""
 
-    def __init__(self, config: RunConfig, board: Any) -> None:
+    def __init__(self, config: RunConfig, board: Any, scores: ByScorer) -> None:
         self.config, self.board = config, board
         device = prepare_actor(config)
         self.context = ray.train.get_context()
@@ -52,6 +54,8 @@ class TrainWorker:
         self.model = load_model(config, device, adapters=("policy", "reference"))
         self.learner = Learner(self.model, config, make_accelerator(config.train, device))
         self.previous: Arrays = self.model.weights.state("policy")  # the version before the present one
+        # Of all that was scored before a version, from the untuned model's pictures on; `scores[0]` the previous one's.
+        self.scores: list[ByScorer] = [scores, scores]
         self._published_refs: list[Any] = []  # an object lives as long as its owner holds a reference
 
     def run(self) -> None:
@@ -76,15 +80,17 @@ class TrainWorker:
             self.model.weights.load("reference", state.reference)
             restore_optimizer(self.learner.optimizer, state.optimizer)
             self.learner.reference.restore(state.rules.get("reference", {}))
+            if "scores" in state.rules:
+                self.scores = [from_plain(one) for one in state.rules["scores"]]
             if state.previous is not None:
                 self.previous = state.previous
         if self.is_first:
             policy = self.model.weights.state("policy")
             if start and self.config.rollout.max_lag:
                 self.model.weights.load("policy", self.previous)
-                self._publish(start - 1, self.previous)
+                self._publish(start - 1, self.previous, self.scores[0])
                 self.model.weights.load("policy", policy)
-            self._publish(start, policy)
+            self._publish(start, policy, self.scores[1])
         return start
 
     def _learn(self, iteration: int, tickets: Iterator[pa.Table]) -> IterationStats:
@@ -114,16 +120,27 @@ class TrainWorker:
         stats.merge(self._gather(stats.packed()))
         stats.check_complete(iteration)
         self._check_shares(counts)
+        metrics |= self._score_metrics(stats.lag_max)
+        self.scores = [self.scores[1], merge_by_scorer(self.scores[1], stats.moments())]
         if not self.is_first:
             return
         metrics |= peak_memory(self.model.device)
         started = time.perf_counter()
         policy = self.model.weights.state("policy")
         self._save(iteration, policy)
-        self._publish(iteration + 1, policy)
+        self._publish(iteration + 1, policy, self.scores[1])
         self.previous = policy
         seconds = {"training": training_s, "sync": time.perf_counter() - started}
         ray.get(self.board.record.remote(stats.record(iteration, metrics, counts, seconds)))
+
+    def _score_metrics(self, lag: float) -> dict[str, float]:
+        """Mean and deviation that the iteration's standardised rewards were made with."""
+        drawn_with = standards(self.config.rewards, self.scores[0] if lag else self.scores[1])
+        return {
+            f"score_{name}/{scorer}": value
+            for scorer, standard in drawn_with.items()
+            for name, value in standard._asdict().items()
+        }
 
     def _gather(self, packed: np.ndarray) -> np.ndarray:
         """The packed statistics of all workers, (W, n)."""
@@ -150,13 +167,13 @@ class TrainWorker:
             reference=self.model.weights.state("reference"),
             optimizer=optimizer_arrays(self.learner.optimizer),
             previous=self.previous if self.config.rollout.max_lag else None,
-            rules={"reference": self.learner.reference.state()},
+            rules={"reference": self.learner.reference.state(), "scores": [to_plain(one) for one in self.scores]},
         )
         checkpoint.save(self.config.folder / "checkpoints", state, self.config.keep_checkpoints)
 
-    def _publish(self, version: int, arrays: Arrays) -> None:
-        """`arrays` are the policy in place, whose canary answers."""
-        published = publishable(self.model, version, arrays)
+    def _publish(self, version: int, arrays: Arrays, scores: ByScorer) -> None:
+        """`arrays` are the policy in place, whose canary answers; `scores` are of all scored before the version."""
+        published = replace(publishable(self.model, version, arrays), standards=standards(self.config.rewards, scores))
         reference = ray.put(arrays)
         self._published_refs = [*self._published_refs, reference][-(self.config.rollout.max_lag + 2) :]
         ray.get(self.board.publish.remote([reference], published))

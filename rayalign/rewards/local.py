@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rayalign.records import Scores
+from rayalign.records import Scores, Standard
 from rayalign.rewards.mixture import check_answer, mix, mix_gradients
 from rayalign.rewards.protocol import Scorer
 
@@ -27,6 +27,9 @@ class LocalScoreFn:
     Args:
         scorers: guiding scorers and their weights.
         heldout: scorers measured beside them: in `parts`, never in the total.
+
+    Attributes:
+        standards: of scorers on the common scale, see `mix`; none unless its user sets them.
     """
 
     def __init__(
@@ -35,12 +38,13 @@ class LocalScoreFn:
         self._weights = {name: weight for name, (_, weight) in scorers.items()}
         self._guiding: dict[str, Any] = {name: scorer for name, (scorer, _) in scorers.items()}
         self._heldout = dict(heldout)
+        self.standards: dict[str, Standard] = {}
 
     async def __call__(self, images_BCHW: np.ndarray, prompts: list[str]) -> Scores:
         """float32 images (B, 3, H, W) in [0, 1] and B prompts -> Scores."""
         start, asked = time.perf_counter(), self._guiding | self._heldout
         parts = {name: _score_or_nan(name, scorer, images_BCHW, prompts) for name, scorer in asked.items()}
-        return mix(self._weights, parts, time.perf_counter() - start)
+        return mix(self._weights, parts, time.perf_counter() - start, self.standards)
 
     async def score_and_grad(self, images_BCHW: np.ndarray, prompts: list[str]) -> tuple[Scores, np.ndarray]:
         """Scores of the guiding scorers, and d total_b / d image_b (B, 3, H, W)."""
@@ -52,8 +56,9 @@ class LocalScoreFn:
                 _log_failure(name, images_BCHW, error)
                 nothing = np.full(len(images_BCHW), np.nan, dtype=np.float32)
                 answers[name] = nothing, np.full_like(images_BCHW, np.nan)
-        scores = mix(self._weights, {name: part for name, (part, _) in answers.items()}, time.perf_counter() - start)
-        return scores, mix_gradients(self._weights, {name: grad for name, (_, grad) in answers.items()})
+        parts, grads = ({name: answer[which] for name, answer in answers.items()} for which in (0, 1))
+        scores = mix(self._weights, parts, time.perf_counter() - start, self.standards)
+        return scores, mix_gradients(self._weights, grads, self.standards)
 
 
 def _score_or_nan(name: str, scorer: Scorer, images_BCHW: np.ndarray, prompts: list[str]) -> np.ndarray:

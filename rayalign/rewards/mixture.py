@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
 from rayalign.errors import ScoringError
-from rayalign.records import Scores
+from rayalign.records import Scores, Standard
+
+OWN_SCALE = Standard(0.0, 1.0)
 
 
-def mix(weights: Mapping[str, float], parts: Mapping[str, np.ndarray], seconds: float = 0.0) -> Scores:
-    """total[b] = sum over s of weights[s] * parts[s][b].
+RAW: Mapping[str, Standard] = MappingProxyType({})
 
-    A part without a weight is held out: reported, not summed. NaN or infinity in a weighted part makes the
-    total of that entry NaN, whatever the weight, zero included, and stands as NaN in `parts`.
+
+def mix(
+    weights: Mapping[str, float],
+    parts: Mapping[str, np.ndarray],
+    seconds: float = 0.0,
+    standards: Mapping[str, Standard] = RAW,
+) -> Scores:
+    """total[b] = sum over s of weights[s] * (parts[s][b] - mean[s]) / std[s].
+
+    Mean 0 and deviation 1 for a scorer without a standard: its own scale. A part without a weight is held out:
+    reported, not summed. NaN or infinity in a weighted part makes the total of that entry NaN, whatever the weight,
+    zero included, and stands as NaN in `parts`.
 
     Args:
         weights: factor of each guiding scorer.
         parts: scorer -> (B,), in the scorer's own scale; has every scorer of `weights`.
         seconds: passed on.
+        standards: mean and deviation of each scorer that is put on the common scale.
 
     Raises:
         ScoringError: a weighted part is missing, or the parts differ in length.
@@ -31,7 +44,8 @@ def mix(weights: Mapping[str, float], parts: Mapping[str, np.ndarray], seconds: 
     parts = {name: finite_or_nan(part_B) for name, part_B in parts.items()}
     total_B = np.zeros(next(iter(lengths.values())), dtype=np.float64)
     for name, weight in weights.items():
-        total_B = total_B + weight * parts[name].astype(np.float64)
+        mean, std = standards.get(name, OWN_SCALE)
+        total_B = total_B + weight * ((parts[name].astype(np.float64) - mean) / std)
     return Scores(total_B=finite_or_nan(total_B), parts=parts, seconds=seconds)
 
 
@@ -54,7 +68,13 @@ def check_answer(scores: object, num_images: int) -> np.ndarray:
     return scores_B.astype(np.float32)
 
 
-def mix_gradients(weights: Mapping[str, float], grads: Mapping[str, np.ndarray]) -> np.ndarray:
-    """d total_b / d image_b = sum over s of weights[s] grads[s][b], float32 (B, 3, H, W); NaN where one failed."""
-    total = sum(weight * grads[name].astype(np.float64) for name, weight in weights.items())
+def mix_gradients(
+    weights: Mapping[str, float], grads: Mapping[str, np.ndarray], standards: Mapping[str, Standard] = RAW
+) -> np.ndarray:
+    """d total_b / d image_b = sum over s of weights[s] grads[s][b] / std[s], float32 (B, 3, H, W).
+
+    NaN where a scorer failed.
+    """
+    factors = {name: weight / standards.get(name, OWN_SCALE).std for name, weight in weights.items()}
+    total = sum(factor * grads[name].astype(np.float64) for name, factor in factors.items())
     return np.asarray(total, dtype=np.float32)

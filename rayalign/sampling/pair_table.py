@@ -6,11 +6,17 @@ import numpy as np
 import pyarrow as pa
 
 from rayalign.records import CLEAN, Scores, Ticket, pair_schema, tensor_column
+from rayalign.rewards.statistics import NO_SCORES, ByScorer, Moments
 from rayalign.sampling.drawn import Drawn, Rows
 
 
-def pair_table(drawn: Drawn, ticket: Ticket, version: int, scorers: list[str], kind: str) -> pa.Table:
-    """The rows of one ticket, ordered by step, then sample; schema `records.pair_schema` for rows of `kind`."""
+def pair_table(
+    drawn: Drawn, ticket: Ticket, version: int, scorers: list[str], kind: str, moments: ByScorer = NO_SCORES
+) -> pa.Table:
+    """The rows of one ticket, ordered by step, then sample; schema `records.pair_schema` for rows of `kind`.
+
+    `moments`: of all that the ticket had scored (`ScoreTally`).
+    """
     first = drawn.rows[0].latents
     shape = tuple(first["winner"].shape[1:])
     schema = pair_schema(shape, scorers, kind, annotated=CLEAN[0] in first)  # type: ignore[arg-type]
@@ -22,6 +28,7 @@ def pair_table(drawn: Drawn, ticket: Ticket, version: int, scorers: list[str], k
         "trajectories": drawn.trajectories,
         "ticket_rollout_s": drawn.denoising_s,
         "ticket_scoring_s": drawn.scoring_s,
+        "ticket_scores": [value for name in scorers for value in moments.get(name, Moments()).packed()],
     }
     return pa.concat_tables([_step_rows(drawn, rows, whole, scorers, schema) for rows in drawn.rows])
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from rayalign.models.text_to_image import TextToImage
 from rayalign.records import EMBEDDINGS, pair_schema, tensor_column
+from rayalign.rewards.statistics import Moments
 
 PROMPTS = ("a cat", "a dog", "a horse")
 STEPS = (19, 10, 2)
@@ -37,6 +38,7 @@ def pairs(
         made[name] = [0.0] * size
     for name in ("scores_winner", "scores_loser", "final_scores"):
         made[name] = [[0.0]] * size
+    made["ticket_scores"] = [Moments().packed()] * size
     made |= {"denoiser_calls": [25] * size, "trajectories": [1] * size}
     made |= columns
     schema = pair_schema(model.latent_shape, ["stub"], rows)

@@ -10,6 +10,7 @@ import pytest
 from rayalign.errors import RunStopped
 from rayalign.learning.iteration_stats import IterationStats
 from rayalign.models.text_to_image import TextToImage
+from rayalign.rewards.statistics import moments_of
 from tests.learning.tables import pairs
 from tests.toys import model_of
 
@@ -82,6 +83,18 @@ def test_the_largest_lag_is_reported(stub: TextToImage) -> None:
     stats.add(ticket(stub, 0, [1.0], policy_version=3), 4, trained_version=4)
     stats.add(ticket(stub, 1, [1.0]), 4, trained_version=4)
     assert stats.record(4, {}, {}, {}).lag_max == 1
+
+
+def test_a_ticket_s_scores_stay_in_ticket_order_whoever_took_it(stub: TextToImage) -> None:
+    scores = [moments_of(np.array([slot, 2.0 * slot])) for slot in range(4)]
+    tables = [ticket(stub, slot, [1.0], ticket_scores=[scores[slot].packed()] * 2) for slot in range(4)]
+    workers = [IterationStats(4, ["stub"]) for _ in range(2)]
+    for slot in (3, 0, 2, 1):
+        workers[slot % 2].add(tables[slot], 4, 4)
+    packed = np.stack([worker.packed() for worker in workers])
+    for worker in workers:
+        worker.merge(packed)
+        assert worker.moments() == [{"stub": one} for one in scores]
 
 
 def test_missing_and_doubled_tickets_stop_the_run(stub: TextToImage) -> None:

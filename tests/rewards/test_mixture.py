@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from rayalign.errors import ScoringError
+from rayalign.records import Standard
 from rayalign.rewards.local import LocalScoreFn
-from rayalign.rewards.mixture import check_answer, mix
+from rayalign.rewards.mixture import check_answer, mix, mix_gradients
 from rayalign.rewards.protocol import Scorer
 from rayalign.rewards.stub import StubScorer
 
 NAN, INF = float("nan"), float("inf")
+RULES = {"stub": "brightness", "red": "red"}
 GREY = np.full((2, 3, 4, 4), 0.5, dtype=np.float32)
 
 
@@ -19,6 +21,30 @@ def test_weighted_sum_by_hand() -> None:
     assert scores.total_B.tolist() == [0.0, 0.0]
     assert scores.total_B.dtype == np.float32
     assert scores.seconds == 3.0
+
+
+def test_standardised_parts_are_weighted_on_one_scale_and_kept_as_they_were() -> None:
+    parts = {"a": np.array([20.0, 22.0]), "b": np.array([0.2, 0.3])}
+    scores = mix({"a": 1.0, "b": 0.5}, parts, standards={"a": Standard(21.0, 2.0)})
+    # (20 - 21) / 2 + 0.5 * 0.2 = -0.4;  0.5 + 0.15
+    assert scores.total_B.tolist() == pytest.approx([-0.4, 0.65])
+    assert scores.parts["a"].tolist() == [20.0, 22.0]
+
+
+def test_a_standardised_gradient_is_that_of_the_total() -> None:
+    weights, standards = {"stub": 3.0, "red": 0.5}, {"stub": Standard(0.4, 0.25)}
+    local = LocalScoreFn({"stub": (StubScorer(), 3.0), "red": (StubScorer(rule="red"), 0.5)})
+    local.standards = standards
+    images = np.random.default_rng(0).random((2, 3, 4, 4), dtype=np.float32)
+    scores, grads = asyncio.run(local.score_and_grad(images, ["", ""]))
+    moved = images.copy()
+    moved[:, 0, 1, 2] += 0.5
+    higher = asyncio.run(local(moved, ["", ""])).total_B
+    # Both scorers are linear, so one step tells the slope: 3 / 0.25 / 48 + 0.5 / 16.
+    np.testing.assert_allclose((higher - scores.total_B) / 0.5, grads[:, 0, 1, 2], rtol=1e-4)
+    np.testing.assert_allclose(grads[:, 0, 1, 2], 12 / 48 + 0.5 / 16, rtol=1e-6)
+    raw = {name: StubScorer(rule=rule).score_and_grad(images, ["", ""])[1] for name, rule in RULES.items()}
+    np.testing.assert_array_equal(mix_gradients(weights, raw, standards), grads)
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.0])
