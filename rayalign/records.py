@@ -17,11 +17,20 @@ import pyarrow as pa
 KEPT = "kept"
 TIE = "tie"
 SMALL_GAP = "small_gap"  # rewards closer than pairs.min_gap
-SCORE_FAILED = "score_failed"
+SCORE_FAILED = "score_failed"  # for whatever reason; in the pair stream by the reason, where the scoring gives one:
+UNSCORED_STATUSES = (
+    SCORE_FAILED,
+    "score_timeout",
+    "score_raised",
+    "score_not_finite",
+    "score_wrong_length",
+    "score_replica_died",
+    "score_unserved",  # the service itself failed
+)
 UNLABELLED = "unlabelled"  # a row of a dataset without a preference
 BROKEN = "broken"  # a row of a dataset that makes no sense; in the pair stream by what is wrong with it:
 BROKEN_STATUSES = ("broken_caption", "broken_image", "broken_labels", "broken_line")
-STATUSES = (KEPT, TIE, SMALL_GAP, SCORE_FAILED, UNLABELLED, *BROKEN_STATUSES)
+STATUSES = (KEPT, TIE, SMALL_GAP, *UNSCORED_STATUSES, UNLABELLED, *BROKEN_STATUSES)
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -57,6 +66,14 @@ class Scores:
     total_B: np.ndarray  # float32 (B,)
     parts: dict[str, np.ndarray]  # scorer name -> float32 (B,), in the scorer's own scale
     seconds: float = 0.0  # wall time from the call to the answer
+    reason_B: np.ndarray | None = None  # str (B,): one of UNSCORED_STATUSES, "" where there is a score; None: not said
+
+    @property
+    def unscored_B(self) -> np.ndarray:
+        """str (B,): `reason_B`, or SCORE_FAILED where nobody said why."""
+        if self.reason_B is not None:
+            return self.reason_B
+        return np.where(self.failed_B, SCORE_FAILED, "").astype(object)
 
     @property
     def failed_B(self) -> np.ndarray:
@@ -99,9 +116,10 @@ class IterationRecord:
     iteration: int
     version: int  # the policy version that training it produced
     metrics: dict[str, float]  # loss, accuracy, implicit_reward, grad_norm, reward/<scorer>, ...
-    counts: dict[str, int]  # pairs_kept, pairs_tie, pairs_score_failed, denoiser_calls, policy_calls, ...
+    counts: dict[str, int]  # pairs_kept, pairs_tie, pairs_score_raised, denoiser_calls, policy_calls, ...
     seconds: dict[str, float]  # rollout, scoring, training, waiting, sync
     lag_max: int  # policy versions between drawing and training, the largest in the iteration
+    # constant: scorer -> [its only answer, images, different ones at least]
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -113,7 +131,7 @@ LATENTS = {
     "clean": ("winner", "loser"),
     "sample": ("x_t", "winner"),
 }
-MOMENTS = 6  # count, mean, sum of squared deviations, lowest, highest, different images
+MOMENTS = 6  # count, mean, sum of squared deviations, lowest, highest, images as bits
 # What the annotate pool adds where the objective compares prompts and images: unit CLIP embeddings.
 EMBEDDINGS = ("embedding_prompt", "embedding_winner", "embedding_loser")
 # Where it does, the clean images of step-wise candidates travel to it as latents, and end there.

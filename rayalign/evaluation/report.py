@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from rayalign.evaluation import report_curves, report_numbers, report_run
+from rayalign.evaluation.callouts import warnings
 from rayalign.evaluation.comparison import compare, overoptimised
 from rayalign.evaluation.drift import drift
 from rayalign.evaluation.history import HISTORY, read_history
@@ -109,6 +110,7 @@ def _context(files: RunFiles) -> dict[str, Any]:
         "name": summary.get("name") or config.get("name") or files.folder.name,
         "subtitle": report_numbers.subtitle(config, summary, history),
         "notes": files.notes,
+        "warnings": summary.get("warnings") or warnings(history),
         "rows": rows,
         "heroes": [row for row in rows if row["guiding"]],
         "suspects": overoptimised(comparison),

@@ -13,7 +13,17 @@ Dict = dict[str, Any]
 History = list[IterationRecord]
 
 STAGES = ("rollout", "scoring", "training", "waiting", "sync")
-DROPS = {KEPT: "trained on", TIE: "dropped: equal rewards", SCORE_FAILED: "dropped: a score failed"}
+DROPS = {
+    KEPT: "trained on",
+    TIE: "dropped: equal rewards",
+    SCORE_FAILED: "dropped: a score failed",
+    "score_timeout": "dropped: a scorer did not answer in time",
+    "score_raised": "dropped: a scorer raised an error",
+    "score_not_finite": "dropped: a score was NaN or infinite",
+    "score_wrong_length": "dropped: a scorer gave the wrong number of scores",
+    "score_replica_died": "dropped: a scorer's replica died",
+    "score_unserved": "dropped: the scoring service failed",
+}
 # setting of rayalign.config.SamplerConfig -> argument of a diffusers pipeline
 SAMPLER_ARGUMENTS = {"num_steps": "num_inference_steps", "guidance_scale": "guidance_scale", "eta": "eta"}
 
@@ -41,13 +51,13 @@ def denoiser_calls(summary: Dict) -> list[tuple[str, str]]:
 
 
 def drops(summary: Dict, history: History) -> list[Dict]:
-    """What became of the pairs drawn: count and share, by reason."""
+    """What became of the pairs drawn: count and share, by reason, of reasons that there were."""
     pairs = pair_counts(summary, history)
     total = sum(pairs.values())
     return [
         {"reason": DROPS.get(name, name.replace("_", " ")), "count": f"{count:,}", "share": count / total}
         for name, count in pairs.items()
-        if total
+        if total and (count or name in (KEPT, TIE))
     ]
 
 

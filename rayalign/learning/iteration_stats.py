@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from rayalign.errors import RunStopped
 from rayalign.records import MOMENTS, IterationRecord
-from rayalign.rewards.statistics import Moments
+from rayalign.rewards.statistics import NO_SCORES, Moments, from_plain, merge_by_scorer
 
 
 class IterationStats:
@@ -68,7 +68,7 @@ class IterationStats:
     def moments(self) -> list[dict[str, Moments]]:
         """Of all that the iteration had scored, by ticket, in ticket order."""
         by_slot = self._moments.reshape(len(self.seen), len(self.scorers), MOMENTS).tolist()
-        return [{name: Moments(*values) for name, values in zip(self.scorers, row, strict=True)} for row in by_slot]
+        return [from_plain(dict(zip(self.scorers, row, strict=True))) for row in by_slot]
 
     def check_complete(self, iteration: int) -> None:
         """Raises RunStopped unless every ticket of the iteration was consumed exactly once."""
@@ -96,7 +96,10 @@ class IterationStats:
         }
         seconds = seconds | {"rollout": self.rollout_s, "scoring": self.scoring_s, "waiting": self.waiting_s}
         rewards = {name: float(value) for name, value in rewards.items()}
-        return IterationRecord(iteration, iteration + 1, metrics | rewards, counts, seconds, round(self.lag_max))
+        whole = merge_by_scorer(NO_SCORES, self.moments())
+        constant = {name: [one.mean, one.count, one.different] for name, one in whole.items() if one.says_nothing}
+        extra = {"constant": constant} if constant else {}
+        return IterationRecord(iteration, iteration + 1, metrics | rewards, counts, seconds, round(self.lag_max), extra)
 
 
 _WHOLE_TICKET = ("iteration", "slot", "policy_version", "ticket_rollout_s", "ticket_scoring_s")

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ray import serve
@@ -30,7 +30,6 @@ from rayalign.config import PoolConfig, RewardConfig, ServiceConfig
 from rayalign.errors import RayalignError, ScoringError
 from rayalign.pipeline.score_replica import (
     APP_PREFIX,
-    Answer,
     ScoreAnswer,
     app_name,
     quiet_logs,
@@ -117,6 +116,14 @@ def scale_of(name: str) -> int:
     return sum(deployment.replica_states.get(ReplicaState.RUNNING, 0) for deployment in app.deployments.values())
 
 
+class Answered(NamedTuple):
+    """float32 (B,) of one scorer, NaN where it has no score; its gradients, if asked for; why it did not answer."""
+
+    scores_B: np.ndarray
+    grads_BCHW: np.ndarray | None
+    reason: str = ""
+
+
 class RewardClient:
     """Asks all scorers at once. Cheap to make; finds the services at its first call, in the actor using it.
 
@@ -160,17 +167,19 @@ class RewardClient:
         answers = await self._ask_all(list(self.weights), images_BCHW, prompts, with_grad=True)
         scores = self._mix(answers, start)
         grads = {
-            name: np.full_like(images_BCHW, np.nan) if grad is None else grad for name, (_, grad) in answers.items()
+            name: np.full_like(images_BCHW, np.nan) if answer.grads_BCHW is None else answer.grads_BCHW
+            for name, answer in answers.items()
         }
         return scores, mix_gradients(self.weights, grads, self.standards)
 
-    def _mix(self, answers: dict[str, Answer], start: float) -> Scores:
-        parts = {name: part for name, (part, _) in answers.items()}
-        return mix(self.weights, parts, time.perf_counter() - start, self.standards)
+    def _mix(self, answers: dict[str, Answered], start: float) -> Scores:
+        parts = {name: answer.scores_B for name, answer in answers.items()}
+        reasons = {name: answer.reason for name, answer in answers.items()}
+        return mix(self.weights, parts, time.perf_counter() - start, self.standards, reasons)
 
     async def _ask_all(
         self, names: list[str], images_BCHW: np.ndarray, prompts: list[str], with_grad: bool
-    ) -> dict[str, Answer]:
+    ) -> dict[str, Answered]:
         if images_BCHW.ndim != 4 or images_BCHW.shape[1] != 3 or len(images_BCHW) != len(prompts):
             raise ValueError(f"images {images_BCHW.shape} and {len(prompts)} prompts; give (B, 3, H, W) and B prompts")
         if not self._handles:
@@ -186,8 +195,8 @@ class RewardClient:
             handle.shutdown()
         self._handles = {}
 
-    async def _score(self, name: str, images_BCHW: np.ndarray, prompts: list[str], with_grad: bool) -> Answer:
-        """float32 (B,) of one scorer, after retries, and its gradients if asked for; NaN where it has no score."""
+    async def _score(self, name: str, images_BCHW: np.ndarray, prompts: list[str], with_grad: bool) -> Answered:
+        """What one scorer says in the end, after retries."""
         num_images = len(images_BCHW)
         for attempt in range(self._service.retries + 1):
             answer = await self._ask(name, images_BCHW, prompts, with_grad)
@@ -195,12 +204,12 @@ class RewardClient:
                 num_bad = int(np.count_nonzero(~np.isfinite(answer.scores_B)))
                 if num_bad:  # an answer, and the same one if asked again
                     self._count_failure(name, "not finite", num_bad, f"{num_bad} of {num_images} scores")
-                return answer.scores_B, answer.grads_BCHW
+                return Answered(answer.scores_B, answer.grads_BCHW)
             if attempt < self._service.retries:
                 self.retries[f"{name}: {answer.reason}"] += 1
                 await asyncio.sleep(min(FIRST_BACKOFF_S * 2**attempt, MAX_BACKOFF_S))
         self._count_failure(name, answer.reason, num_images, answer.detail)
-        return np.full(num_images, np.nan, dtype=np.float32), None
+        return Answered(np.full(num_images, np.nan, dtype=np.float32), None, answer.reason)
 
     async def _ask(self, name: str, images_BCHW: np.ndarray, prompts: list[str], with_grad: bool) -> ScoreAnswer:
         """One try. Faults on the way to the scorer become an answer without scores."""

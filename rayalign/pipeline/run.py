@@ -26,6 +26,8 @@ from ray.train.torch import TorchTrainer
 
 from rayalign.config import DatasetPairs, RewardConfig, RunConfig
 from rayalign.errors import RunStopped
+from rayalign.evaluation import callouts
+from rayalign.evaluation.callouts import SaidOnce
 from rayalign.evaluation.comparison import before_after_table
 from rayalign.evaluation.grids import before_after_grid
 from rayalign.evaluation.image_set import ImageSet
@@ -84,6 +86,7 @@ class _Run:
         for problem in problems:
             self.progress.stage(problem)
         self.tracker = Trackers(config.folder, config.model_dump(mode="json"), config.trackers, self.done)
+        self.said = SaidOnce()
 
     def finish(self) -> dict[str, Any]:
         config, progress = self.config, self.progress
@@ -96,6 +99,7 @@ class _Run:
             if isinstance(config.pairs, DatasetPairs) and config.pairs.cache is not None:
                 self._fill_cache()
             before = self._before_images()
+            self._call_out(callouts.of_pictures(before))
             restarts = self._train(before) if self.done < config.iterations else self._nothing_to_train()
             return self._after(before, restarts)
 
@@ -121,6 +125,10 @@ class _Run:
         before.save(folder)
         return before
 
+    def _call_out(self, found: dict[str, str]) -> None:
+        for sentence in self.said.fresh(found):
+            self.progress.stage(f"warning: {sentence}")
+
     def _draw(self, policy: WeightArrays | None) -> ImageSet:
         """In a task of its own, which keeps Ray Data's messages out of this process's output."""
         drawing = ray.remote(num_cpus=0)(draw_image_set).remote(self.config, policy)
@@ -145,6 +153,7 @@ class _Run:
                 last = record.iteration
                 self.tracker.record(record)
                 self.progress.iteration(record)
+                self._call_out(callouts.of_iteration(record))
             for note in ray.get(board.take_notes.remote()):
                 self.progress.stage(f"note: {note}")
             now = watch.look(last)

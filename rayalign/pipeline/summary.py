@@ -13,6 +13,7 @@ from typing import Any
 
 from rayalign import __version__
 from rayalign.config import RunConfig
+from rayalign.evaluation.callouts import warnings
 from rayalign.evaluation.comparison import compare
 from rayalign.evaluation.drift import drift
 from rayalign.evaluation.history import read_history
@@ -41,7 +42,8 @@ def summarise(
         "model": config.model.path,
         "process": find_family(config.model.path, config.model.family).process,
         "rewards": [
-            {"scorer": r.scorer, "weight": r.weight, "unit": scorer_facts(r.scorer).unit} for r in config.rewards
+            {"scorer": r.scorer, "weight": r.weight, "scale": r.scale, "unit": scorer_facts(r.scorer).unit}
+            for r in config.rewards
         ],
         "method": {
             "pairs": config.pairs.kind,
@@ -57,6 +59,7 @@ def summarise(
         "policy_version": history[-1].version if history else 0,
         "denoiser_calls_per_trajectory": counts["denoiser_calls"] / drawn,
         "denoiser_calls_per_pair_trained": {name: counts[f"{name}_calls"] / kept for name in ("policy", "reference")},
+        "warnings": warnings(history, before),
         "pair_bytes": counts["pair_bytes"],
         "optimizer_steps": counts["optimizer_steps"],
         "skipped_steps": counts["skipped_steps"],

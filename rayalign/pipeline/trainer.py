@@ -29,7 +29,7 @@ from rayalign.learning.optimizer_state import optimizer_arrays, restore_optimize
 from rayalign.models.load import load_model
 from rayalign.models.publish import publishable
 from rayalign.pipeline.devices import peak_memory, prepare_actor
-from rayalign.records import BROKEN_STATUSES, STATUSES
+from rayalign.records import BROKEN_STATUSES, STATUSES, UNSCORED_STATUSES
 from rayalign.rewards.statistics import ByScorer, from_plain, merge_by_scorer, standards, to_plain
 
 
@@ -151,7 +151,13 @@ class TrainWorker:
         """Raises RunStopped once too many of an iteration's pairs were lost."""
         drawn = sum(counts[f"pairs_{status}"] for status in STATUSES)
         broken = sum(counts[f"pairs_{status}"] for status in BROKEN_STATUSES)
-        limits = [(counts["pairs_score_failed"], self.config.service.max_failed_share, _UNSCORED)]
+        named = {
+            status.removeprefix("score_").replace("_", " "): counts[f"pairs_{status}"] for status in UNSCORED_STATUSES
+        }
+        unscored = {reason: count for reason, count in named.items() if count}
+        reasons = ", ".join(f"{count} {reason}" for reason, count in unscored.items())
+        unscored_limit = (f"lost to failed scores ({reasons})", _UNSCORED)
+        limits = [(sum(unscored.values()), self.config.service.max_failed_share, unscored_limit)]
         if isinstance(self.config.pairs, DatasetPairs):
             limits.append((broken, self.config.pairs.max_broken_share, _BROKEN))
         for lost, limit, (what, fix) in limits:
@@ -179,5 +185,5 @@ class TrainWorker:
         ray.get(self.board.publish.remote([reference], published))
 
 
-_UNSCORED = ("lost to failed scores", "see the scorer's error above, or raise service.max_failed_share")
+_UNSCORED = "see the scorer's error above, or raise service.max_failed_share"
 _BROKEN = ("broken", "see the counts by reason in history.jsonl, mend pairs.path, or raise pairs.max_broken_share")

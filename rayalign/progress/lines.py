@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from rayalign.records import BROKEN_STATUSES, IterationRecord
+from rayalign.records import BROKEN_STATUSES, UNSCORED_STATUSES, IterationRecord
 
 
 def iteration_line(
@@ -31,13 +31,14 @@ def accuracy_words(record: IterationRecord) -> str:
 def dropped_words(record: IterationRecord) -> str:
     """ "3 ties, 1 unscored  ", or nothing."""
     named = (
-        ("pairs_tie", "ties"),
-        ("pairs_small_gap", "too close"),
-        ("pairs_score_failed", "unscored"),
-        ("pairs_unlabelled", "unlabelled"),
-        *((f"pairs_{status}", status.replace("_", " ")) for status in BROKEN_STATUSES),
+        (("tie",), "ties"),
+        (("small_gap",), "too close"),
+        (UNSCORED_STATUSES, "unscored"),
+        (("unlabelled",), "unlabelled"),
+        *(((status,), status.replace("_", " ")) for status in BROKEN_STATUSES),
     )
-    parts = [f"{record.counts[key]} {word}" for key, word in named if record.counts.get(key)]
+    counted = [(sum(record.counts.get(f"pairs_{one}", 0) for one in statuses), word) for statuses, word in named]
+    parts = [f"{count} {word}" for count, word in counted if count]
     return ", ".join(parts) + "  " if parts else ""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rayalign.errors import ScoringError
 from rayalign.records import Scores, Standard
 from rayalign.rewards.mixture import check_answer, mix, mix_gradients
 from rayalign.rewards.protocol import Scorer
@@ -43,31 +44,37 @@ class LocalScoreFn:
     async def __call__(self, images_BCHW: np.ndarray, prompts: list[str]) -> Scores:
         """float32 images (B, 3, H, W) in [0, 1] and B prompts -> Scores."""
         start, asked = time.perf_counter(), self._guiding | self._heldout
-        parts = {name: _score_or_nan(name, scorer, images_BCHW, prompts) for name, scorer in asked.items()}
-        return mix(self._weights, parts, time.perf_counter() - start, self.standards)
+        reasons: dict[str, str] = {}
+        parts = {}
+        for name, scorer in asked.items():
+            parts[name], reasons[name] = _score_or_nan(name, scorer, images_BCHW, prompts)
+        return mix(self._weights, parts, time.perf_counter() - start, self.standards, reasons)
 
     async def score_and_grad(self, images_BCHW: np.ndarray, prompts: list[str]) -> tuple[Scores, np.ndarray]:
         """Scores of the guiding scorers, and d total_b / d image_b (B, 3, H, W)."""
-        start, answers = time.perf_counter(), {}
+        start, answers, reasons = time.perf_counter(), {}, {}
         for name, scorer in self._guiding.items():
             try:
-                answers[name] = scorer.score_and_grad(images_BCHW, prompts)
+                scores_B, grads_BCHW = scorer.score_and_grad(images_BCHW, prompts)
+                answers[name] = check_answer(scores_B, len(images_BCHW)), grads_BCHW
             except Exception as error:  # as in `_score_or_nan`
-                _log_failure(name, images_BCHW, error)
+                reasons[name] = _log_failure(name, images_BCHW, error)
                 nothing = np.full(len(images_BCHW), np.nan, dtype=np.float32)
                 answers[name] = nothing, np.full_like(images_BCHW, np.nan)
         parts, grads = ({name: answer[which] for name, answer in answers.items()} for which in (0, 1))
-        scores = mix(self._weights, parts, time.perf_counter() - start, self.standards)
+        scores = mix(self._weights, parts, time.perf_counter() - start, self.standards, reasons)
         return scores, mix_gradients(self._weights, grads, self.standards)
 
 
-def _score_or_nan(name: str, scorer: Scorer, images_BCHW: np.ndarray, prompts: list[str]) -> np.ndarray:
+def _score_or_nan(name: str, scorer: Scorer, images_BCHW: np.ndarray, prompts: list[str]) -> tuple[np.ndarray, str]:
     try:
-        return check_answer(scorer.score(images_BCHW, prompts), len(images_BCHW))
+        return check_answer(scorer.score(images_BCHW, prompts), len(images_BCHW)), ""
     except Exception as error:  # whatever a user's scorer raises: the contract turns it into NaN
-        _log_failure(name, images_BCHW, error)
-        return np.full(len(images_BCHW), np.nan, dtype=np.float32)
+        reason = _log_failure(name, images_BCHW, error)
+        return np.full(len(images_BCHW), np.nan, dtype=np.float32), reason
 
 
-def _log_failure(name: str, images_BCHW: np.ndarray, error: Exception) -> None:
+def _log_failure(name: str, images_BCHW: np.ndarray, error: Exception) -> str:
+    """The reason to count by."""
     logger.warning("scorer %s failed on %d images: %s: %s", name, len(images_BCHW), type(error).__name__, error)
+    return "wrong length" if isinstance(error, ScoringError) else f"raised {type(error).__name__}"

@@ -8,12 +8,14 @@ from types import MappingProxyType
 import numpy as np
 
 from rayalign.errors import ScoringError
-from rayalign.records import Scores, Standard
+from rayalign.records import UNSCORED_STATUSES, Scores, Standard
 
 OWN_SCALE = Standard(0.0, 1.0)
 
 
 RAW: Mapping[str, Standard] = MappingProxyType({})
+UNEXPLAINED: Mapping[str, str] = MappingProxyType({})
+NOT_FINITE = "not finite"
 
 
 def mix(
@@ -21,6 +23,7 @@ def mix(
     parts: Mapping[str, np.ndarray],
     seconds: float = 0.0,
     standards: Mapping[str, Standard] = RAW,
+    reasons: Mapping[str, str] = UNEXPLAINED,
 ) -> Scores:
     """total[b] = sum over s of weights[s] * (parts[s][b] - mean[s]) / std[s].
 
@@ -33,6 +36,7 @@ def mix(
         parts: scorer -> (B,), in the scorer's own scale; has every scorer of `weights`.
         seconds: passed on.
         standards: mean and deviation of each scorer that is put on the common scale.
+        reasons: why a scorer gave nothing, of those that did not answer. The first one is an entry's reason.
 
     Raises:
         ScoringError: a weighted part is missing, or the parts differ in length.
@@ -46,7 +50,18 @@ def mix(
     for name, weight in weights.items():
         mean, std = standards.get(name, OWN_SCALE)
         total_B = total_B + weight * ((parts[name].astype(np.float64) - mean) / std)
-    return Scores(total_B=finite_or_nan(total_B), parts=parts, seconds=seconds)
+    total_B = finite_or_nan(total_B)
+    reason_B = np.full(len(total_B), "", dtype=object)
+    for name in weights:
+        reason_B[np.isnan(parts[name]) & (reason_B == "")] = unscored_status(reasons.get(name) or NOT_FINITE)
+    reason_B[np.isnan(total_B) & (reason_B == "")] = unscored_status(NOT_FINITE)  # a sum that float32 cannot hold
+    return Scores(total_B, parts, seconds, reason_B)
+
+
+def unscored_status(reason: str) -> str:
+    """What a pair is counted under: the one of `records.UNSCORED_STATUSES` that a failure's reason belongs to."""
+    status = f"score_{'raised' if reason.startswith('raised') else reason.replace(' ', '_')}"
+    return status if status in UNSCORED_STATUSES else "score_unserved"
 
 
 def finite_or_nan(values: np.ndarray) -> np.ndarray:

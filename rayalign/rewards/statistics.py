@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from types import MappingProxyType
@@ -20,6 +21,8 @@ from rayalign.records import Standard
 
 # Below this share of the mean a spread is float32 rounding, not a difference; dividing by it would rank the rounding.
 ROUNDING = 1e-6
+TELLING_IMAGES = 8  # from so many different ones on, equal answers are called out
+BUCKETS = 52  # as many bits as a float64 carries exactly
 SAMPLED_PIXELS = 4096  # of an image's values, enough to tell it from others at a small cost
 
 
@@ -32,7 +35,12 @@ class Moments:
     m2: float = 0.0  # sum of squared deviations from the mean
     low: float = math.inf
     high: float = -math.inf
-    images: float = 0.0  # different ones among them, as far as was looked: never too many of one ticket's
+    images: int = 0  # bits: which of the BUCKETS of `bucket` their images fall into
+
+    @property
+    def different(self) -> int:
+        """Different images among them, at least: as many as there are buckets that one fell into."""
+        return self.images.bit_count()
 
     @property
     def std(self) -> float:
@@ -44,25 +52,35 @@ class Moments:
         """No difference between any two answers, but for rounding."""
         return self.std <= ROUNDING * abs(self.mean)
 
+    @property
+    def says_nothing(self) -> bool:
+        """One answer for so many different images that it is not their doing."""
+        return self.steady and self.different >= TELLING_IMAGES
+
     def packed(self) -> list[float]:
-        """`records.MOMENTS` numbers; `Moments(*packed)` reads them back."""
-        return list(astuple(self))
+        """`records.MOMENTS` numbers; `unpacked` reads them back."""
+        return [float(value) for value in astuple(self)]
+
+    @classmethod
+    def unpacked(cls, values: Sequence[float]) -> Moments:
+        count, mean, m2, low, high, images = values
+        return cls(count, mean, m2, low, high, int(images))
 
 
 ByScorer = Mapping[str, Moments]
 NO_SCORES: ByScorer = MappingProxyType({})
 
 
-def moments_of(scores_B: np.ndarray, images_B: Sequence[bytes] = ()) -> Moments:
-    """Of the finite ones of `scores_B`, any float (B,). `images_B`: `fingerprint` of each."""
+def moments_of(scores_B: np.ndarray, bucket_B: Sequence[int] = ()) -> Moments:
+    """Of the finite ones of `scores_B`, any float (B,). `bucket_B`: `bucket` of each image."""
     usable_B = np.isfinite(scores_B)
     values = np.asarray(scores_B, dtype=np.float64)[usable_B]
     if not len(values):
         return Moments()
     mean = float(values.mean())
-    different = {image for image, usable in zip(images_B, usable_B, strict=False) if usable}
+    images = sum(1 << one for one in {one for one, usable in zip(bucket_B, usable_B, strict=False) if usable})
     m2 = float(((values - mean) ** 2).sum())
-    return Moments(float(len(values)), mean, m2, float(values.min()), float(values.max()), float(len(different)))
+    return Moments(float(len(values)), mean, m2, float(values.min()), float(values.max()), images)
 
 
 def merged(one: Moments, other: Moments) -> Moments:
@@ -77,7 +95,7 @@ def merged(one: Moments, other: Moments) -> Moments:
         one.m2 + other.m2 + delta**2 * one.count * other.count / count,
         min(one.low, other.low),
         max(one.high, other.high),
-        one.images + other.images,
+        one.images | other.images,
     )
 
 
@@ -95,7 +113,7 @@ def to_plain(statistics: ByScorer) -> dict[str, list[float]]:
 
 
 def from_plain(plain: Mapping[str, Sequence[float]]) -> dict[str, Moments]:
-    return {name: Moments(*values) for name, values in plain.items()}
+    return {name: Moments.unpacked(values) for name, values in plain.items()}
 
 
 def standards(rewards: Iterable[RewardConfig], statistics: ByScorer) -> dict[str, Standard]:
@@ -107,7 +125,7 @@ def standards(rewards: Iterable[RewardConfig], statistics: ByScorer) -> dict[str
     return {name: Standard(one.mean, 1.0 if one.steady else one.std) for name, one in found.items()}
 
 
-def fingerprint(image_CHW: np.ndarray) -> bytes:
-    """Tells pictures apart by some of their values: different bytes are different pictures."""
-    flat = image_CHW.reshape(-1)
-    return flat[:: max(1, flat.size // SAMPLED_PIXELS)].tobytes()
+def bucket(image: np.ndarray) -> int:
+    """One of BUCKETS, by some of the image's values: images in different buckets are different."""
+    flat = image.reshape(-1)
+    return zlib.crc32(flat[:: max(1, flat.size // SAMPLED_PIXELS)].tobytes()) % BUCKETS

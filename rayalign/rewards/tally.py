@@ -8,7 +8,7 @@ import numpy as np
 
 from rayalign.records import Scores
 from rayalign.rewards.protocol import DifferentiableScoreFn, ScoreFn
-from rayalign.rewards.statistics import Moments, fingerprint, merged, moments_of
+from rayalign.rewards.statistics import Moments, bucket, merged, moments_of
 
 
 class ScoreTally:
@@ -25,7 +25,7 @@ class ScoreTally:
 
     async def __call__(self, images_BCHW: np.ndarray, prompts: list[str]) -> Scores:
         scores = await self._score(images_BCHW, prompts)
-        seen = [fingerprint(image_CHW) for image_CHW in images_BCHW]
+        seen = [bucket(image_CHW) for image_CHW in images_BCHW]
         for name, part_B in scores.parts.items():
             self.moments[name] = merged(self.moments.get(name, Moments()), moments_of(part_B, seen))
         return scores

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rayalign.algorithms.pairing import Pairing
 from rayalign.models.text_to_image import TextToImage
-from rayalign.records import KEPT, SCORE_FAILED, SMALL_GAP, TIE, Scores
+from rayalign.records import KEPT, SMALL_GAP, TIE, Scores
 from rayalign.rewards.protocol import ScoreFn
 
 
@@ -70,7 +70,8 @@ async def score_latents(
 
 
 def pick_scores(scores: Scores, rows: np.ndarray) -> Scores:
-    return Scores(scores.total_B[rows], {name: part[rows] for name, part in scores.parts.items()})
+    parts = {name: part[rows] for name, part in scores.parts.items()}
+    return Scores(scores.total_B[rows], parts, reason_B=scores.unscored_B[rows])
 
 
 def choose_scores(scores_K: list[Scores], chosen_B: Tensor) -> Scores:
@@ -80,7 +81,8 @@ def choose_scores(scores_K: list[Scores], chosen_B: Tensor) -> Scores:
         return np.stack(values_KB)[chosen_B.cpu().numpy(), np.arange(len(chosen_B))]
 
     parts = {name: chosen([scores.parts[name] for scores in scores_K]) for name in scores_K[0].parts}
-    return Scores(chosen([scores.total_B for scores in scores_K]), parts)
+    reason_B = chosen([scores.unscored_B for scores in scores_K])
+    return Scores(chosen([scores.total_B for scores in scores_K]), parts, reason_B=reason_B)
 
 
 def choose(candidates_K: list[Tensor], chosen_B: Tensor) -> Tensor:
@@ -89,16 +91,16 @@ def choose(candidates_K: list[Tensor], chosen_B: Tensor) -> Tensor:
     return stacked[chosen_B.to(stacked.device), torch.arange(len(chosen_B), device=stacked.device)]
 
 
-def statuses(pairing: Pairing, reward_BK: Tensor, min_gap: float) -> list[str]:
-    """What becomes of each sample's pair."""
-    gap_B = reward_BK.amax(1) - reward_BK.amin(1)
+def statuses(pairing: Pairing, scores_K: list[Scores], min_gap: float) -> list[str]:
+    """What becomes of each sample's pair. One that failed has the reason of its first candidate without a score."""
+    reward_KB = np.stack([scores.total_B for scores in scores_K])
+    gap_B = reward_KB.max(0) - reward_KB.min(0)
+    reason_B = [next(filter(None, reasons), "") for reasons in zip(*(one.unscored_B for one in scores_K), strict=True)]
 
-    def status(tie: bool, failed: bool, gap: float) -> str:
-        if failed:
-            return SCORE_FAILED
-        return TIE if tie else SMALL_GAP if gap <= min_gap else KEPT
+    def status(tie: bool, reason: str, gap: float) -> str:
+        return reason or (TIE if tie else SMALL_GAP if gap <= min_gap else KEPT)
 
-    return [status(*row) for row in zip(pairing.tie.tolist(), pairing.failed.tolist(), gap_B.tolist(), strict=True)]
+    return [status(*row) for row in zip(pairing.tie.tolist(), reason_B, gap_B.tolist(), strict=True)]
 
 
 def on_cpu(**latents: Tensor) -> dict[str, Tensor]:

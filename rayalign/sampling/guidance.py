@@ -73,7 +73,9 @@ async def guide(
         latents=kept(moved, winner.latents),
         prediction=None if prediction is None or winner.prediction is None else kept(prediction, winner.prediction),
         clean=kept(clean, winner.clean),
-        scores=Scores(np.where(accepted, scores.total_B, winner.scores.total_B), parts),
+        scores=Scores(
+            np.where(accepted, scores.total_B, winner.scores.total_B), parts, reason_B=winner.scores.reason_B
+        ),
         accepted_B=accepted,
         calls=0 if step == 1 else 2,
     )

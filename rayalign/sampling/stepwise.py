@@ -101,7 +101,7 @@ class StepwiseSampler:
         )
         best = await self._guided(won, step)
         lost = choose(candidates, pairing.loser), choose(clean, pairing.loser), choose_scores(scores, pairing.loser)
-        self._note(step, x, best, lost, statuses(pairing, reward_BK, self.pairs.min_gap))
+        self._note(step, x, best, lost, statuses(pairing, scores, self.pairs.min_gap))
         if self.pairs.continuation == "winner":
             return best.latents, best.prediction
         onward = self.noise.choose(len(candidates))

@@ -65,7 +65,7 @@ async def draw_trajectory_pairs(
     scores = await score_latents(model, score, finals, prompts, clock)
     reward_BK = torch.stack([torch.from_numpy(one.total_B) for one in scores], 1)
     pairing = best_against_worst(reward_BK)
-    status = statuses(pairing, reward_BK, pairs.min_gap)
+    status = statuses(pairing, scores, pairs.min_gap)
     won, lost = choose_scores(scores, pairing.winner), choose_scores(scores, pairing.loser)
     rows = []
     for step in sorted(steps, reverse=True):
@@ -96,7 +96,7 @@ async def draw_final_pairs(
     pairing = best_against_worst(reward_BK)
     won, lost = choose_scores(scores, pairing.winner), choose_scores(scores, pairing.loser)
     latents = on_cpu(winner=choose(finals, pairing.winner), loser=choose(finals, pairing.loser))
-    status, unmoved = statuses(pairing, reward_BK, pairs.min_gap), np.zeros(len(prompts), dtype=bool)
+    status, unmoved = statuses(pairing, scores, pairs.min_gap), np.zeros(len(prompts), dtype=bool)
     rows = [Rows(0, 0.0, 0.0, latents, status, won, lost, unmoved)]
     calls = pairs.num_candidates * model.kernel.num_steps
     return Drawn(prompts, rows, won, calls, pairs.num_candidates, clock.denoising_s, clock.scoring_s)
@@ -120,8 +120,8 @@ async def draw_samples(
     highest, lowest = reward_GB.where(scored, -torch.inf).amax(1), reward_GB.where(scored, torch.inf).amin(1)
     equal = (highest <= lowest).repeat_interleave(pairs.group).tolist()
     status = [
-        SCORE_FAILED if not np.isfinite(value) else TIE if tie else KEPT
-        for value, tie in zip(advantage, equal, strict=True)
+        reason or (SCORE_FAILED if not np.isfinite(value) else TIE if tie else KEPT)
+        for reason, value, tie in zip(final.unscored_B, advantage, equal, strict=True)
     ]
     rows = [
         Rows(

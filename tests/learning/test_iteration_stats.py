@@ -97,6 +97,18 @@ def test_a_ticket_s_scores_stay_in_ticket_order_whoever_took_it(stub: TextToImag
         assert worker.moments() == [{"stub": one} for one in scores]
 
 
+def test_a_scorer_that_always_answers_the_same_is_noted(stub: TextToImage) -> None:
+    noted = []
+    for scores in (np.full(6, 0.5), np.array([0.5] * 5 + [0.6])):
+        stats = IterationStats(2, ["stub"])
+        for slot in range(2):
+            tally = moments_of(scores, range(slot * 5, slot * 5 + 6)).packed()
+            stats.add(ticket(stub, slot, [1.0], ticket_scores=[tally] * 2), 4, 4)
+        noted.append(stats.record(4, {}, {}, {}).extra)
+    # Pictures of buckets 0 to 5 and 5 to 10: 12 scores of 11 at least.
+    assert noted == [{"constant": {"stub": [0.5, 12.0, 11]}}, {}]
+
+
 def test_missing_and_doubled_tickets_stop_the_run(stub: TextToImage) -> None:
     stats = IterationStats(4, ["stub"])
     for slot in (0, 2, 2):

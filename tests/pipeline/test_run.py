@@ -112,15 +112,3 @@ def test_a_folder_of_other_settings_is_refused(undisturbed: tuple[RunConfig, dic
     other = RunConfig.model_validate(whole.model_dump() | {"seed": 7})
     with pytest.raises(ConfigError, match=r"seed was 0, is 7"):
         run(other)
-
-
-def test_failing_scores_stop_the_run_with_their_count(tmp_path: Path) -> None:
-    config = settings(
-        tmp_path,
-        name="unscored",
-        rewards=[{"scorer": "stub", "options": {"fail": "raise"}}],
-        service={"retries": 0},
-        max_failures=0,
-    )
-    with pytest.raises(RunStopped, match=r"16 of 16 pairs were lost to failed scores"):
-        run(config)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from rayalign.errors import ScoringError
-from rayalign.records import Standard
+from rayalign.records import UNSCORED_STATUSES, Standard
 from rayalign.rewards.local import LocalScoreFn
-from rayalign.rewards.mixture import check_answer, mix, mix_gradients
+from rayalign.rewards.mixture import check_answer, mix, mix_gradients, unscored_status
 from rayalign.rewards.protocol import Scorer
 from rayalign.rewards.stub import StubScorer
 
@@ -99,3 +99,28 @@ def test_local_failure_is_nan_and_logged(fail: str, caplog: pytest.LogCaptureFix
 
 def test_stub_is_a_scorer() -> None:
     assert isinstance(StubScorer(), Scorer)
+
+
+def test_an_entry_without_a_score_has_the_first_scorer_s_reason() -> None:
+    parts = {"a": np.array([1.0, NAN, 1.0]), "b": np.array([NAN, NAN, NAN]), "c": np.array([INF, 1.0, 1.0])}
+    scores = mix({"a": 1.0, "b": 1.0, "c": 1.0}, parts, reasons={"a": "", "b": "timeout"})
+    assert scores.unscored_B.tolist() == ["score_timeout", "score_not_finite", "score_timeout"]
+    assert mix({"a": 1e30}, {"a": np.array([1e30, 1])}).unscored_B.tolist() == ["score_not_finite", ""]
+    assert mix({"a": 1.0}, parts, reasons={"b": "timeout"}).unscored_B.tolist() == [
+        "",
+        "score_not_finite",
+        "",
+    ]  # held out
+
+
+def test_every_reason_has_a_status_to_be_counted_under() -> None:
+    reasons = ("timeout", "raised ValueError", "not finite", "wrong length", "replica died", "service RayTaskError")
+    found = [unscored_status(reason) for reason in reasons]
+    assert found == list(UNSCORED_STATUSES[1:])
+
+
+def test_local_failures_say_why() -> None:
+    for fail, status in (("raise", "score_raised"), ("short", "score_wrong_length"), ("nan", "score_not_finite")):
+        score = LocalScoreFn({"broken": (StubScorer(fail=fail), 1.0)})  # type: ignore[arg-type]
+        for scores in (asyncio.run(score(GREY, ["", ""])), asyncio.run(score.score_and_grad(GREY, ["", ""]))[0]):
+            assert scores.unscored_B[0] == status

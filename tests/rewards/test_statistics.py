@@ -7,8 +7,9 @@ import pytest
 from rayalign.config import RewardConfig
 from rayalign.records import MOMENTS, Standard
 from rayalign.rewards.statistics import (
+    BUCKETS,
     Moments,
-    fingerprint,
+    bucket,
     from_plain,
     merge_by_scorer,
     merged,
@@ -20,10 +21,12 @@ from rayalign.rewards.statistics import (
 
 def test_by_hand() -> None:
     # 1, 2, 6: mean 3, squared deviations 4 + 1 + 9.
-    found = moments_of(np.array([1.0, 2.0, math.nan, 6.0]), [b"a", b"b", b"c", b"a"])
-    assert found == Moments(3, 3.0, 14.0, 1.0, 6.0, 2)
+    found = moments_of(np.array([1.0, 2.0, math.nan, 6.0]), [0, 2, 5, 0])
+    assert found == Moments(3, 3.0, 14.0, 1.0, 6.0, 0b101)
+    assert found.different == 2
     assert found.std == pytest.approx(math.sqrt(14 / 3))
     assert len(found.packed()) == MOMENTS
+    assert Moments.unpacked(found.packed()) == found
     assert moments_of(np.array([math.inf, math.nan])) == Moments()
 
 
@@ -48,7 +51,8 @@ def test_scorers_merge_apart_and_in_order() -> None:
 
 
 def test_a_checkpoint_s_json_keeps_every_bit() -> None:
-    statistics = {"a": moments_of(np.random.default_rng(1).standard_normal(7) / 3), "none": Moments()}
+    scores = np.random.default_rng(1).standard_normal(7) / 3
+    statistics = {"a": moments_of(scores, [0, 1, 2, 3, 4, 5, BUCKETS - 1]), "none": Moments()}
     assert from_plain(json.loads(json.dumps(to_plain(statistics)))) == statistics
 
 
@@ -68,7 +72,17 @@ def test_a_steady_scorer_is_centred_and_not_blown_up() -> None:
     assert not moments_of(np.array([20.0, 20.01])).steady
 
 
-def test_fingerprints_tell_pictures_apart() -> None:
-    pictures = np.random.default_rng(2).random((3, 3, 64, 64), dtype=np.float32)
-    assert len({fingerprint(picture) for picture in pictures}) == 3
-    assert fingerprint(pictures[0]) == fingerprint(pictures[0].copy())
+def test_equal_answers_say_nothing_only_for_different_images() -> None:
+    pictures = np.random.default_rng(2).random((40, 3, 64, 64), dtype=np.float32)
+    buckets = [bucket(picture) for picture in pictures]
+    assert 20 < len(set(buckets)) <= 40
+    flat = np.full(40, 20.0)
+    halves = [moments_of(flat[:20], buckets[:20]), moments_of(flat[20:], buckets[20:])]
+    assert merged(*halves) == moments_of(flat, buckets)
+    assert merged(*halves).says_nothing
+    same = moments_of(
+        flat, [bucket(pictures[0].copy())] * 40
+    )  # a model that draws one picture is not the scorer's fault
+    assert merged(same, same).different == 1
+    assert not same.says_nothing
+    assert not moments_of(flat + np.arange(40), buckets).says_nothing
