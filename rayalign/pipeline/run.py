@@ -209,7 +209,7 @@ def make_trainer(config: RunConfig, board: Any, scores: ByScorer = NO_SCORES) ->
     workers = config.placement.train
     return TorchTrainer(
         train_loop,
-        train_loop_config={"config": config, "board": board, "scores": scores},
+        train_loop_config={"config": config, "board": board, "scores": dict(scores)},
         scaling_config=ScalingConfig(
             num_workers=workers.num,
             use_gpu=workers.gpus > 0,

@@ -19,7 +19,7 @@ import numpy as np
 from rayalign.config import RewardConfig
 from rayalign.records import Standard
 
-# Below this share of the mean a spread is float32 rounding, not a difference; dividing by it would rank the rounding.
+# Below this share of the mean a difference is float32 rounding; dividing by its spread would rank the rounding.
 ROUNDING = 1e-6
 TELLING_IMAGES = 8  # from so many different ones on, equal answers are called out
 BUCKETS = 52  # as many bits as a float64 carries exactly
@@ -50,7 +50,7 @@ class Moments:
     @property
     def steady(self) -> bool:
         """No difference between any two answers, but for rounding."""
-        return self.std <= ROUNDING * abs(self.mean)
+        return self.high - self.low <= ROUNDING * abs(self.mean)
 
     @property
     def says_nothing(self) -> bool:
