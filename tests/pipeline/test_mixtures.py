@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from rayalign.config import RunConfig
+from rayalign.evaluation.history import read_history
 from rayalign.evaluation.image_set import ImageSet
-from rayalign.evaluation.tracker import read_history
 from rayalign.pipeline.run import run
 from rayalign.rewards.statistics import Moments, from_plain, moments_of
 

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from rayalign.config import RunConfig
-from rayalign.errors import ConfigError, RunStopped
+from rayalign.errors import ConfigError
 from rayalign.evaluation.history import read_history
 from rayalign.pipeline.run import run
 from rayalign.pipeline.validate import with_absolute_paths

@@ -11,7 +11,7 @@ import pytest
 
 from rayalign.config import RunConfig
 from rayalign.errors import RunStopped
-from rayalign.evaluation.tracker import read_history
+from rayalign.evaluation.history import read_history
 from rayalign.pipeline.run import run
 from tests.pipeline.faulty import NAME, calls_of
 
