@@ -78,6 +78,14 @@ def test_the_hash_ignores_where_and_how_long(field: str) -> None:
     assert changed(RunConfig(), field, HARMLESS[field]).hash() == RunConfig().hash()
 
 
+def test_pictures_before_tuning_are_learned_from_where_their_scores_set_the_scale() -> None:
+    standardised = changed(RunConfig(), "rewards", [{"scorer": "jpeg", "scale": "standardised"}])
+    for field, value in (("evaluation.num_prompts", 5), ("evaluation.batch", 3), ("prompts.heldout", "shapes")):
+        assert changed(RunConfig(), field, value).hash() == RunConfig().hash()
+        assert changed(standardised, field, value).hash() != standardised.hash()
+    assert changed(standardised, "evaluation.scorers", ["clip"]).hash() == standardised.hash()
+
+
 def test_the_hash_sees_what_is_learned() -> None:
     hashes = [changed(RunConfig(), field, value).hash() for field, value in HARMFUL.items()]
     assert len({RunConfig().hash(), *hashes}) == 1 + len(HARMFUL)

@@ -118,6 +118,20 @@ def test_the_key_numbers_are_there(run):
     assert "diversity" in text
 
 
+def test_warnings_have_a_section_where_there_are_any(run):
+    assert "Warnings" not in Page(read(run)).text
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(summary | {"warnings": [f"scorer {EVIL} answered 0.5"]}))
+    assert f"Warnings scorer {EVIL} answered 0.5" in Page(read(run)).text
+    # Of a run that still goes they are read off its history.
+    (run / "summary.json").unlink()
+    with closing(History(run, 3)) as history:
+        history.record(IterationRecord(3, 4, {}, {"pairs_tie": 8}, {}, 0, {"constant": {"flat": [0.5, 24.0, 20]}}))
+    text = Page(read(run)).text
+    assert "scorer flat answered 0.5 for all 24 images of iteration 4, at least 20 of them different" in text
+    assert "all 8 pairs of iteration 4 that have rewards are ties" in text
+
+
 def test_untrusted_text_is_escaped(run):
     html = read(run)
     page = Page(html)
