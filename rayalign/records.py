@@ -110,6 +110,27 @@ class PublishedWeights:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """What a small fixed set of held-out prompts and seeds looks like under one policy version; means over images."""
+
+    version: int
+    reward: float  # weighted sum of the guiding scorers; NaN where every score failed, as below
+    scores: dict[str, float]  # by scorer, guiding and held-out, each in its own scale
+    statistics: dict[str, float]  # of `evaluation.drift`: edge_density, saturation, colour_entropy, diversity
+    num_images: int
+    num_failed: int  # scores that failed, of all scorers together
+    seconds: float
+
+    def metrics(self) -> dict[str, float]:
+        """As curves: heldout/reward, heldout/<scorer>, image/<statistic>."""
+        return (
+            {"heldout/reward": self.reward}
+            | {f"heldout/{name}": value for name, value in self.scores.items()}
+            | {f"image/{name}": value for name, value in self.statistics.items()}
+        )
+
+
+@dataclass(frozen=True)
 class IterationRecord:
     """One trained iteration: what the driver logs, plots and sums up."""
 
@@ -119,7 +140,8 @@ class IterationRecord:
     counts: dict[str, int]  # pairs_kept, pairs_tie, pairs_score_raised, denoiser_calls, policy_calls, ...
     seconds: dict[str, float]  # rollout, scoring, training, waiting, sync
     lag_max: int  # policy versions between drawing and training, the largest in the iteration
-    # constant: scorer -> [its only answer, images, different ones at least]
+    # constant: scorer -> [its only answer, images, different ones at least]; heldout, heldout_start: a HeldOut each, of
+    # this version and of version 0
     extra: dict[str, Any] = field(default_factory=dict)
 
 

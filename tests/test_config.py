@@ -50,6 +50,7 @@ HARMLESS = {
     "placement.train.num": 2,
     "service.max_batch": 3,
     "evaluation.num_prompts": 2,
+    "evaluation.every": 5,
 }
 HARMFUL = {
     "seed": 1,

@@ -70,6 +70,11 @@ class EvaluationConfig(Settings):
     seeds_per_prompt: Positive = Field(4, description="images of each, same seeds before and after")
     batch: Positive = Field(8, description="images drawn together")
     scorers: tuple[str, ...] = Field((), description="held-out scorers: measured, never trained on")
+    every: Annotated[int, Field(ge=0)] = Field(
+        0, description="iterations between held-out measurements while training; 0: only before and after"
+    )
+    probe_prompts: Positive = Field(8, description="held-out prompts of such a measurement")
+    probe_seeds: Positive = Field(2, description="images of each; diversity between them needs two")
 
 
 class RunConfig(Settings):

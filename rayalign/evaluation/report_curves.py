@@ -20,6 +20,7 @@ CURVES = {
     "implicit_reward": ("Implicit reward margin", "winner less loser"),
     "grad_norm": ("Gradient norm", "before clipping"),
 }
+GROUPS = {"reward": "reward", "heldout": "on held-out prompts", "image": "pictures of held-out prompts"}
 WIDE, NARROW = 1040, 360  # px: two drawings of the same curve, so that labels stay readable on a phone
 
 
@@ -43,9 +44,7 @@ def curves(history: History) -> list[dict[str, Any]]:
     for name in order:
         curve = None if name in shown_above else _curve(history, name)
         if curve is not None:
-            title, note = CURVES.get(
-                name, (name.removeprefix("reward/"), "reward" if name in per_scorer else "")
-            )
+            title, note = CURVES.get(name) or _title(name)
             charts.append({"title": title, "note": note, "svg": line_chart(curve, title)})
     if history:
         lag = Curve([record.iteration for record in history], [float(record.lag_max) for record in history])
@@ -54,13 +53,20 @@ def curves(history: History) -> list[dict[str, Any]]:
     return charts
 
 
+def _title(metric: str) -> tuple[str, str]:
+    """Of a metric that `CURVES` does not know: its own name, its group beside it."""
+    group, _, name = metric.partition("/")
+    return (name, GROUPS[group]) if group in GROUPS else (metric, "")
+
+
 def _curve(history: History, name: str, low: str | None = None, high: str | None = None) -> Curve | None:
-    """A metric over iterations, NaN where an iteration lacks it; None where all do."""
+    """A metric over the iterations that have it (held-out ones are measured now and then); None where none does."""
+    having = [record for record in history if name in record.metrics]
 
     def values(key: str) -> list[float]:
-        return [float(record.metrics.get(key, math.nan)) for record in history]
+        return [float(record.metrics.get(key, math.nan)) for record in having]
 
-    curve = Curve([record.iteration for record in history], values(name))
-    if low and high and any(low in record.metrics for record in history):
+    curve = Curve([record.iteration for record in having], values(name))
+    if low and high and any(low in record.metrics for record in having):
         curve = replace(curve, low=values(low), high=values(high))
     return curve if curve.drawable else None

@@ -16,7 +16,7 @@ from rayalign.models.weight_sets import WeightArrays
 from rayalign.pipeline.devices import prepare_actor
 from rayalign.pipeline.reward_service import RewardClient
 from rayalign.prompts import load_prompts
-from rayalign.sampling.images import draw_images
+from rayalign.sampling.images import as_stored, draw_images
 
 # Seeds of the comparison are plain small numbers, so that anybody can repeat a picture; those of rollouts are 63-bit.
 FIRST_SEED = 1000
@@ -74,10 +74,7 @@ class ImageActor:
 
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
         prompts, seeds = batch["prompt"].to_pylist(), batch["seed"].to_pylist()
-        images = draw_images(self._model, prompts, seeds, self._weights).cpu().numpy()  # type: ignore[arg-type]
-        pixels = (images.transpose(0, 2, 3, 1) * 255).round().astype(np.uint8)
-        # Scored as they will be stored: what a report shows is what was measured.
-        stored = pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255
+        pixels, stored = as_stored(draw_images(self._model, prompts, seeds, self._weights))  # type: ignore[arg-type]
         scores = await self._score(stored, prompts)
         table = batch.append_column("image", pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(pixels)))
         for name, part in scores.parts.items():

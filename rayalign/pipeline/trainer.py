@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,9 @@ from rayalign.learning.optimizer_state import optimizer_arrays, restore_optimize
 from rayalign.models.load import load_model
 from rayalign.models.publish import publishable
 from rayalign.pipeline.devices import peak_memory, prepare_actor
-from rayalign.records import BROKEN_STATUSES, STATUSES, UNSCORED_STATUSES
+from rayalign.pipeline.probe import Probe
+from rayalign.pipeline.reward_service import RewardClient
+from rayalign.records import BROKEN_STATUSES, STATUSES, UNSCORED_STATUSES, HeldOut, IterationRecord
 from rayalign.rewards.statistics import ByScorer, from_plain, merge_by_scorer, standards, to_plain
 
 
@@ -56,6 +58,10 @@ class TrainWorker:
         self.previous: Arrays = self.model.weights.state("policy")  # the version before the present one
         # Of all that was scored before a version, from the untuned model's pictures on; `scores[0]` the previous one's.
         self.scores: list[ByScorer] = [scores, scores]
+        client = RewardClient(config.rewards, config.service, config.evaluation.scorers)
+        client.standards = standards(config.rewards, scores)  # the first version's for all, so that these compare
+        self.probe = Probe(config, self.model, client)
+        self._untuned: HeldOut | None = None  # measured before the first iteration
         self._published_refs: list[Any] = []  # an object lives as long as its owner holds a reference
 
     def run(self) -> None:
@@ -91,6 +97,8 @@ class TrainWorker:
                 self._publish(start - 1, self.previous, self.scores[0])
                 self.model.weights.load("policy", policy)
             self._publish(start, policy, self.scores[1])
+            if start == 0 and self.probe.due(0):
+                self._untuned = self.probe.measure(0)
         return start
 
     def _learn(self, iteration: int, tickets: Iterator[pa.Table]) -> IterationStats:
@@ -131,7 +139,26 @@ class TrainWorker:
         self._publish(iteration + 1, policy, self.scores[1])
         self.previous = policy
         seconds = {"training": training_s, "sync": time.perf_counter() - started}
-        ray.get(self.board.record.remote(stats.record(iteration, metrics, counts, seconds)))
+        record = self._with_held_out(stats.record(iteration, metrics, counts, seconds))
+        ray.get(self.board.record.remote(record))
+
+    def _with_held_out(self, record: IterationRecord) -> IterationRecord:
+        """Measures the policy in place if it is time to."""
+        extra = dict(record.extra)
+        if self._untuned is not None:
+            extra["heldout_start"] = asdict(self._untuned)
+            self._untuned = None
+        if not self.probe.due(record.version):
+            return replace(record, extra=extra)
+        found = self.probe.measure(record.version)
+        extra["heldout"] = asdict(found)
+        return replace(
+            record,
+            metrics=record.metrics | found.metrics(),
+            counts=record.counts | {"heldout_scores_failed": found.num_failed},
+            seconds=record.seconds | {"probe": found.seconds},
+            extra=extra,
+        )
 
     def _score_metrics(self, lag: float) -> dict[str, float]:
         """Mean and deviation that the iteration's standardised rewards were made with."""

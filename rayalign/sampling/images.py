@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,3 +26,12 @@ def draw_images(model: TextToImage, prompts: list[str], seeds: Sequence[int], we
         mean, std, _ = kernel.transition(model.denoise(x, t, text, weights), x, t, t_prev)
         x = mean + std.reshape(-1, 1, 1, 1) * noise.draw()
     return model.decode(x)
+
+
+def as_stored(images_BCHW: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Images in [0, 1] as a PNG holds them, uint8 (B, H, W, 3), and these again as a scorer takes them, float32 BCHW.
+
+    Scored so, what a report shows is what was measured.
+    """
+    pixels = (images_BCHW.cpu().numpy().transpose(0, 2, 3, 1) * 255).round().astype(np.uint8)
+    return pixels, pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255

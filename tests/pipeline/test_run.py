@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from rayalign.config import RunConfig
 from rayalign.errors import ConfigError
+from rayalign.evaluation.drift import MEANING
 from rayalign.evaluation.history import read_history
 from rayalign.pipeline.run import run
 from rayalign.pipeline.validate import with_absolute_paths
@@ -84,11 +85,17 @@ def test_stopped_after_three_and_started_again_gives_the_same_lora(
 ) -> None:
     whole, _ = undisturbed
     monkeypatch.chdir(tmp_path)  # a relative output folder, as users have it: actors work elsewhere
-    run(settings(Path("runs"), name="again", iterations=3))
-    again = settings(tmp_path / "runs", name="again")
+    # Measured on held-out prompts in between, which changes nothing either.
+    measured = {"evaluation": {"num_prompts": 2, "seeds_per_prompt": 2, "every": 2, "probe_prompts": 2}}
+    run(settings(Path("runs"), name="again", iterations=3, **measured))
+    again = settings(tmp_path / "runs", name="again", **measured)
     summary = run(again)
     assert summary["num_iterations"] == 5
-    assert [record.iteration for record in read_history(again.folder)] == list(range(5))
+    history = read_history(again.folder)
+    assert [record.iteration for record in history] == list(range(5))
+    assert [record.iteration for record in history if "heldout/stub" in record.metrics] == [1, 3]
+    assert history[0].extra["heldout_start"]["version"] == 0
+    assert history[3].extra["heldout"]["statistics"].keys() == MEANING.keys()
     assert equal_bits(policy(again, 5), policy(whole, 5))
 
 
