@@ -38,14 +38,15 @@ def longest_side_to_56(image: Image.Image) -> torch.Tensor:
     return vision.normalize(tensor, MEAN, STD)
 
 
+@pytest.mark.parametrize("name", ["hpsv2", "hpsv2.1"])
 @pytest.mark.parametrize("size_HW", [(48, 40), (40, 48), (90, 131), (56, 56)])
 def test_equals_open_clips_own_forward(
-    make_tower: Callable, tiny_hps: tuple[str, Path], size_HW: tuple[int, int]
+    make_tower: Callable, tiny_hps: tuple[str, Path], size_HW: tuple[int, int], name: str
 ) -> None:
     levels = np.random.default_rng(5).integers(0, 256, size=(8, *size_HW, 3)).astype(np.uint8)
     expected = official(tiny_hps, levels)
     images = levels.transpose(0, 3, 1, 2).astype(np.float32) / 255
-    np.testing.assert_allclose(make_tower("hpsv2").score(images, PROMPTS), expected, atol=1e-6)
+    np.testing.assert_allclose(make_tower(name).score(images, PROMPTS), expected, atol=1e-6)
     assert expected.std() > 0.05
 
 

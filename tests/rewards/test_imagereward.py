@@ -22,7 +22,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Norma
 
 from rayalign.rewards.environments import python_of
 from rayalign.rewards.imagereward import ImageRewardScorer
-from rayalign.rewards.pixels import CLIP_MEAN, CLIP_STD
+from rayalign.rewards.pixels import CLIP_MEAN, CLIP_STD, Preprocessing
 from rayalign.rewards.protocol import Scorer
 from rayalign.rewards.testing import check_scorer_conforms
 
@@ -156,6 +156,10 @@ def test_equals_the_formula_on_pillows_preprocessing(scorer: ImageRewardScorer, 
     # Pillow rounds the resized image to uint8: half a level a pixel.
     np.testing.assert_allclose(actual, expected, atol=0.01 * expected.std())
     assert isinstance(scorer, Scorer)
+
+
+def test_preprocesses_as_openais_clip(scorer: ImageRewardScorer) -> None:
+    assert scorer.preprocessing == Preprocessing((224, 224), CLIP_MEAN, CLIP_STD)  # compared in test_pixels.py
 
 
 def test_conforms(scorer: ImageRewardScorer) -> None:

@@ -7,14 +7,22 @@ from PIL import Image
 from rayalign.rewards.jpeg import JpegLargeScorer, JpegScorer, to_uint8
 
 
-def test_equals_pillows_own_size(noisy_images: np.ndarray) -> None:
+@pytest.mark.parametrize(("kind", "sign"), [(JpegScorer, -1), (JpegLargeScorer, 1)])
+def test_equals_pillows_own_size(noisy_images: np.ndarray, kind: type, sign: int) -> None:
     expected = []
     for image in noisy_images:
         levels = Image.fromarray(np.asarray(image.transpose(1, 2, 0) * 255 + 0.5, dtype=np.uint8))
         file = io.BytesIO()
         levels.save(file, "JPEG", quality=95)
-        expected.append(-len(file.getvalue()) / 1000)
-    np.testing.assert_array_equal(JpegScorer().score(noisy_images, [""] * 8), np.float32(expected))
+        expected.append(sign * len(file.getvalue()) / 1000)
+    np.testing.assert_array_equal(kind().score(noisy_images, [""] * 8), np.float32(expected))
+
+
+@pytest.mark.parametrize("kind", [JpegScorer, JpegLargeScorer])
+def test_eight_are_eight_times_one(noisy_images: np.ndarray, kind: type) -> None:
+    alone = [kind().score(noisy_images[row : row + 1], [""])[0] for row in range(8)]
+    np.testing.assert_array_equal(kind().score(noisy_images, [""] * 8), alone)
+    assert len(set(alone)) > 1
 
 
 def test_smooth_beats_noise_and_lower_quality_is_smaller(noisy_images: np.ndarray) -> None:

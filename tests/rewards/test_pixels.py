@@ -21,6 +21,7 @@ from rayalign.rewards.pixels import (
     resize,
 )
 
+TINY_MEAN, TINY_STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)  # as conftest.py writes them
 NO_SHIFT, NO_SCALE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
@@ -50,11 +51,30 @@ class TestOfficialPreprocessing:
         official = lambda image: processor(image, return_tensors="pt")["pixel_values"][0]  # noqa: E731
         assert difference(ours, official, size_HW) < 1 / 255
 
+    def test_open_clip(self, size_HW: tuple[int, int]) -> None:
+        official = image_transform(224, is_train=False, mean=NO_SHIFT, std=NO_SCALE)
+        assert difference(Preprocessing((224, 224)), official, size_HW) < 1 / 255
+
     def test_hpsv2(self, size_HW: tuple[int, int]) -> None:
         ours = Preprocessing((224, 224), fit="longest", keep_overshoot=True)
         by_pillow = image_transform(224, is_train=False, mean=NO_SHIFT, std=NO_SCALE, resize_mode="longest")
         assert difference(ours, by_pillow, size_HW) < 1 / 255
         assert difference(ours, longest_as_tensor, size_HW) < 1e-6  # its own code resizes the tensor
+
+
+# What the class above compares, at the tiny towers' sizes; HPS's own is in test_hps.py, ImageReward's in its file.
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("clip", Preprocessing((32, 32), TINY_MEAN, TINY_STD)),  # open_clip's folder says mean and std
+        ("pickscore", Preprocessing((32, 32), TINY_MEAN, TINY_STD, odd_crop="floor")),
+        ("hpsv2.1", Preprocessing((56, 56), fit="longest", keep_overshoot=True)),
+        ("aesthetic", Preprocessing((32, 32))),
+    ],
+)
+def test_each_scorer_takes_one_that_is_compared(make_tower: Callable, name: str, expected: Preprocessing) -> None:
+    found = make_tower(name).preprocessing
+    assert replace(found, mean=tuple(found.mean), std=tuple(found.std)) == expected
 
 
 def difference(ours: Preprocessing, official: Callable, size_HW: tuple[int, int]) -> float:
