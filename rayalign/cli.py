@@ -12,10 +12,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -30,6 +30,7 @@ SHORTHANDS = {
 }
 SCALES = (":raw", ":standardised")
 Tree = dict[str, Any]
+Group = TypeVar("Group", bound=BaseModel)
 
 
 def main(
@@ -97,7 +98,7 @@ def parse(
     known = dict(settings(group))
     given = vars(_parser(description, known, defaults).parse_args(_checked(arguments, known)))
     given.pop("dry_run", None)  # taken from the line before
-    from_file = _read_yaml(given.pop("config")) if given.get("config") else {}
+    from_file = read_yaml(given.pop("config")) if given.get("config") else {}
     from_line: Tree = {}
     for field, value in given.items():
         if field == "reward":
@@ -114,7 +115,7 @@ def parse(
     return validate(_merged([usual, defaults, *toys, toy if toys and toy else {}, asked]), group)
 
 
-def validate(tree: Tree, group: type[RunConfig] = RunConfig) -> RunConfig:
+def validate(tree: Tree, group: type[Group] = RunConfig) -> Group:  # type: ignore[assignment]
     """A tree of settings -> `group`. Raises ConfigError with field, value and what to set."""
     known = dict(settings(group))
     try:
@@ -151,7 +152,7 @@ def _without_kind(loc: tuple[int | str, ...], known: dict[str, FieldInfo]) -> tu
     return path, kind
 
 
-def _names_beside(loc: tuple[int | str, ...], group: type[RunConfig]) -> list[str]:
+def _names_beside(loc: tuple[int | str, ...], group: type[BaseModel]) -> list[str]:
     """What an unknown name in a YAML file may have been meant to be: a setting, a group, or a reward's field."""
     if loc[0] == "rewards":
         return [f"rewards.{loc[1]}.{name}" for name in RewardConfig.model_fields]
@@ -253,7 +254,7 @@ def _reward(text: str) -> Tree:
         raise ConfigError("--reward", text, "set SCORER or SCORER=WEIGHT with a number, then :SCALE if any") from None
 
 
-def _read_yaml(name: str) -> Tree:
+def read_yaml(name: str) -> Tree:
     try:
         tree = yaml.safe_load(Path(name).expanduser().read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 
 from rayalign.errors import ConfigError, RayalignError
 
 COMMANDS = {
     "export": ("rayalign.commands.export", "write a run's weights for another program"),
-    "scorers": ("rayalign.commands.scorers", "list the reward models, or install what one needs"),
+    "scorers": ("rayalign.commands.scorers", "list the reward models, install what one needs, check yours"),
+    "score": ("rayalign.commands.score", "score a folder or parquet of images by any reward models"),
 }
 
 
@@ -23,6 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     name = _parser().parse_args(given[:1]).command
     module, _ = COMMANDS[name]
+    if not os.environ.get("RAY_ADDRESS"):
+        # An embedded Ray warns at every start unless this is explicit; read when Ray is imported.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         return importlib.import_module(module).main(given[1:])
     except ConfigError as error:

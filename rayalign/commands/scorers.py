@@ -1,10 +1,15 @@
-"""`rayalign scorers`: the reward models and what a user must know of each; `install`: an environment of its own."""
+"""`rayalign scorers`: the reward models and what a user must know of each.
+
+`install` makes the environment of one, `check` tries one out.
+"""
 
 from __future__ import annotations
 
 import argparse
 import textwrap
 from typing import TYPE_CHECKING
+
+from rayalign.commands.options import named_option
 
 if TYPE_CHECKING:
     from rayalign.rewards.table import ScorerFacts
@@ -21,6 +26,8 @@ def main(arguments: list[str]) -> int:
 
         print(install(options.name))
         return 0
+    if options.action == "check":
+        return _check(options.name, options.option)
     print(listing())
     return 0
 
@@ -31,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Lists the scorers that --reward takes by name, and whether their usual weights are on this "
         "machine (the network is not asked). Any other is --reward my_package.my_module:MyScorer.",
     )
-    actions = parser.add_subparsers(dest="action", metavar="install")
+    actions = parser.add_subparsers(dest="action", metavar="install | check")
     install = actions.add_parser(
         "install",
         help="make the environment that a scorer runs in",
@@ -39,7 +46,42 @@ def _parser() -> argparse.ArgumentParser:
         "so by themselves where it is not there yet. Prints its folder.",
     )
     install.add_argument("name", help="such as imagereward")
+    check = actions.add_parser(
+        "check",
+        help="try a scorer out and say what is wrong with it",
+        description="Calls a scorer, your own or one that ships, with a few small images, and says in words what a run "
+        "would trip over. Your module is looked for in the working folder and on PYTHONPATH. Exit code 1 if anything "
+        "was found.",
+    )
+    check.add_argument("name", help="my_package.my_module:MyScorer, or a name from the list")
+    check.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE", help="passed to the scorer; give again for more"
+    )
     return parser
+
+
+def _check(name: str, given: list[str]) -> int:
+    """The conformance check, where the scorer would run: in this process unless it has an environment of its own."""
+    from rayalign.config import RewardConfig
+    from rayalign.rewards.environments import ENVIRONMENTS
+    from rayalign.rewards.table import absolute_options, check_scorer, scorer_class, scorer_facts
+    from rayalign.rewards.testing import find_problems
+
+    options = dict(map(named_option, given))
+    check_scorer(name, options)
+    if scorer_facts(name).runtime_env or name in ENVIRONMENTS:
+        from rayalign.pipeline.scorer_check import find_problems_there
+
+        problems = find_problems_there(RewardConfig(scorer=name, options=absolute_options(name, options)))
+    else:
+        problems = find_problems(scorer_class(name), **options)
+    for number, problem in enumerate(problems, 1):
+        print(f"{number}. {problem}")
+    if problems:
+        print(f"\n{name} cannot be used yet; correct this and check again, there may be more behind it")
+        return 1
+    print(f"{name} can be used: --reward {name}")
+    return 0
 
 
 def listing() -> str:

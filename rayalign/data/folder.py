@@ -63,7 +63,7 @@ def index_jsonl(path: Path) -> FileIndex:
         ConfigError: not UTF-8 text, or no line of it is a pair.
     """
     # Not splitlines: JSON allows U+2028 and its like inside a string.
-    pairs = tuple(_pair(line, path.parent) for line in _text(path).split("\n") if line.strip())
+    pairs = tuple(_pair(line, path.parent) for line in read_text(path).split("\n") if line.strip())
     if not any(pairs):
         raise ConfigError(FIELD, str(path), f"no line is a pair; set lines of {LINE}, paths relative to the file")
     return FileIndex(pairs, stamp_of([path], pairs))
@@ -132,13 +132,13 @@ def _prompts(path: Path, names: list[str], winners: list[str]) -> dict[str, str]
     if (path / JSON_PROMPTS).is_file():
         return _json_prompts(path / JSON_PROMPTS, names)
     if (path / TEXT_PROMPTS).is_file():
-        lines = _text(path / TEXT_PROMPTS).splitlines()
+        lines = read_text(path / TEXT_PROMPTS).splitlines()
         if len(lines) != len(winners):
             fix = f"has {len(lines)} lines for {len(winners)} files in {WINNERS}/; set one for each, in their order"
             raise ConfigError(FIELD, str(path / TEXT_PROMPTS), fix)
         return dict(zip(winners, lines, strict=True))
     texts = {name: (path / WINNERS / name).with_suffix(".txt") for name in names}
-    found = {name: _text(text) for name, text in texts.items() if text.is_file()}
+    found = {name: read_text(text) for name, text in texts.items() if text.is_file()}
     if not found:
         fix = f"has no prompts; add {JSON_PROMPTS}, {TEXT_PROMPTS} or a .txt beside each file in {WINNERS}/"
         raise ConfigError(FIELD, str(path), fix)
@@ -147,7 +147,7 @@ def _prompts(path: Path, names: list[str], winners: list[str]) -> dict[str, str]
 
 def _json_prompts(path: Path, names: list[str]) -> dict[str, str]:
     try:
-        prompts: Any = json.loads(_text(path))
+        prompts: Any = json.loads(read_text(path))
     except ValueError as error:
         raise ConfigError(FIELD, str(path), f'is no JSON ({error}); set {{"cat.png": "a cat"}}') from error
     if not isinstance(prompts, dict):
@@ -158,11 +158,12 @@ def _json_prompts(path: Path, names: list[str]) -> dict[str, str]:
     return {name: prompt for name, prompt in found.items() if isinstance(prompt, str)}
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path, field: str = FIELD) -> str:
+    """Raises ConfigError of setting `field` if it is no UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")  # a byte-order mark would else be part of the first prompt
     except UnicodeDecodeError as error:
-        raise ConfigError(FIELD, str(path), f"is no UTF-8 text ({error}); save it as UTF-8") from error
+        raise ConfigError(field, str(path), f"is no UTF-8 text ({error}); save it as UTF-8") from error
 
 
 def _bytes(path: Path) -> bytes | None:

@@ -5,23 +5,33 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 WHITE = (255, 255, 255, 255)
 
 
 def decode(data: bytes, resolution: int) -> np.ndarray:
-    """Encoded bytes (JPEG, PNG, WebP, ...) -> float32 (3, resolution, resolution) in [0, 1].
-
-    Turned upright by its EXIF orientation, transparent parts on white, the middle square resized by Lanczos, so that
-    the shorter side becomes `resolution`.
+    """Encoded bytes (JPEG, PNG, WebP, ...) -> float32 (3, resolution, resolution) in [0, 1], as `pixels` gives them.
 
     Raises:
         ValueError: the bytes are no image that decodes to its end.
     """
-    # Cropped, then resized: a strip of 1 x 9000 pixels must not become one of 1024 x 9,216,000.
-    square = ImageOps.fit(_opened(data), (resolution, resolution), Image.Resampling.LANCZOS)
-    return np.ascontiguousarray(np.asarray(square, dtype=np.float32).transpose(2, 0, 1)) / 255
+    return np.ascontiguousarray(pixels(data, resolution).transpose(2, 0, 1).astype(np.float32)) / 255
+
+
+def pixels(data: bytes, resolution: int | None = None) -> np.ndarray:
+    """Encoded bytes -> uint8 (H, W, 3), turned upright by its EXIF orientation, transparent parts on white.
+
+    With a `resolution` the middle square is resized by Lanczos, so that the shorter side becomes that.
+
+    Raises:
+        ValueError: the bytes are no image that decodes to its end.
+    """
+    image = _opened(data)
+    if resolution is not None:
+        # Cropped, then resized: a strip of 1 x 9000 pixels must not become one of 1024 x 9,216,000.
+        image = ImageOps.fit(image, (resolution, resolution), Image.Resampling.LANCZOS)
+    return np.asarray(image)
 
 
 def decodes(data: bytes | None) -> bool:
@@ -50,5 +60,7 @@ def _opened(data: bytes, draft: bool = False) -> Image.Image:
             if upright.has_transparency_data:
                 upright = Image.alpha_composite(Image.new("RGBA", upright.size, WHITE), upright.convert("RGBA"))
             return upright.convert("RGB")
+    except UnidentifiedImageError as error:  # whose own message holds the address of a buffer
+        raise ValueError("no image: empty, or of no format that is known") from error
     except Exception as error:  # damaged bytes raise whatever the format's parser trips over, or a size that is a bomb
         raise ValueError(f"no image: {error}") from error

@@ -32,7 +32,7 @@ def open_pairs(path: str | Path) -> PreferenceIndex:
         return index_jsonl(path)
     if (path / WINNERS).is_dir() and (path / LOSERS).is_dir():
         return index_folder(path)
-    files = _parquet_files(path)
+    files = parquet_files(path)
     if not files:
         what = "holds no such thing" if path.exists() else "does not exist"
         raise ConfigError(FIELD, str(path), f"{what}; {EXPECTED}")
@@ -51,7 +51,8 @@ def write_pairs(path: str | Path, rows: Iterable[PreferenceRow]) -> None:
     (write_parquet if path.suffix == ".parquet" else write_folder)(path, rows)
 
 
-def _parquet_files(path: Path) -> list[Path]:
+def parquet_files(path: Path) -> list[Path]:
+    """Those of a file, a folder or a pattern, in the order of their names."""
     if path.is_file():
         return [path] if path.suffix == ".parquet" else []
     # A folder's own files and those below it, which is how the hub lays a dataset out.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import ray
 
 from rayalign.config import PoolConfig, RunConfig, WorkersConfig
 from rayalign.errors import ConfigError
+from rayalign.rewards.own import code_of
 
 # An embedded Ray on a small machine declares this many logical CPUs: actors here mostly wait for one another, and
 # Ray Data hangs without a word when none is left over.
@@ -18,8 +22,11 @@ MIN_LOGICAL_CPUS = 8
 SMALL_ACTORS_CPUS = 0.02
 
 
-def connect() -> bool:
-    """Joins the cluster of RAY_ADDRESS (set under `ray job submit`), else starts one in this process; True if so."""
+def connect(scorers: Sequence[str] = ()) -> bool:
+    """Joins the cluster of RAY_ADDRESS (set under `ray job submit`), else starts one in this process; True if so.
+
+    A cluster that is joined gets the code of a user's own among `scorers`.
+    """
     # Quiet what a user can't act on; errors still come through. Set before Ray reads it, and passed on to its actors.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
@@ -32,7 +39,7 @@ def connect() -> bool:
     # What actors print stays in Ray's log folder: a run's own output is a few lines. RAYALIGN_VERBOSE=1 shows all.
     quiet = {"logging_level": logging.WARNING, "log_to_driver": bool(os.environ.get("RAYALIGN_VERBOSE"))}
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
+        ray.init(runtime_env=_code_to_send(scorers), **quiet)
         return False
     # "local": without it the address file of a dead cluster would be tried.
     ray.init(
@@ -42,6 +49,21 @@ def connect() -> bool:
         **quiet,
     )
     return True
+
+
+def _code_to_send(scorers: Sequence[str]) -> dict[str, Any]:
+    """Ray's `runtime_env` that brings the user's own scorers to nodes that do not see this machine's folders.
+
+    Under `ray job submit` those of its working folder are there already, and what the user sends stays as it is: Ray
+    refuses to set a field twice.
+    """
+    submitted = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
+    if "py_modules" in submitted:
+        return {}
+    found = {path for name in scorers if (path := code_of(name)) is not None}
+    if "working_dir" in submitted:
+        found = {path for path in found if not path.is_relative_to(Path.cwd().resolve())}
+    return {"py_modules": sorted(map(str, found))} if found else {}
 
 
 def check_placement(config: RunConfig) -> None:

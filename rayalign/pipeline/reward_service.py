@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
+import ray
 from ray import serve
 from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
@@ -43,6 +44,7 @@ from rayalign.rewards.table import check_scorer, scorer_facts
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.2
+ERRORS_MODULE = f"{RayalignError.__module__}."  # how a traceback's last line names our own
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.2, 5.0  # doubled in between: a replaced replica needs a few seconds
 
 
@@ -70,7 +72,7 @@ def start_reward_services(
         check_scorer(reward.scorer, reward.options)
     # Before Serve: the first install takes its time, and one that fails must leave no service behind. The scorer's
     # packages are imported by its replicas, never here.
-    runtime_envs = {reward.scorer: _runtime_env(reward) for reward in rewards}
+    runtime_envs = {reward.scorer: runtime_env_for(reward) for reward in rewards}
     serve.start(proxy_location="Disabled", logging_config=quiet_logs())
     targets = [
         serve.RunTarget(
@@ -89,9 +91,12 @@ def start_reward_services(
         raise
 
 
-def _runtime_env(reward: RewardConfig) -> dict[str, Any]:
+def runtime_env_for(reward: RewardConfig) -> dict[str, Any]:
     """What a user's own class asks for, then the environment that we make or that the user named."""
-    return {**scorer_facts(reward.scorer).runtime_env, **runtime_env_of(reward.scorer, reward.environment)}
+    own = {**scorer_facts(reward.scorer).runtime_env, **runtime_env_of(reward.scorer, reward.environment)}
+    # Serve hands on no more of the job's than its working folder, and may have been started by another job.
+    sent = ray.get_runtime_context().runtime_env.get("py_modules")
+    return {"py_modules": sent, **own} if sent else own
 
 
 def stop_reward_services() -> None:
@@ -269,7 +274,13 @@ def _wait_until_running(scorers: Sequence[str], pool: PoolConfig, timeout_s: flo
 
 
 def _cause(messages: Sequence[str]) -> str:
-    """The exception first, then the innermost traceback: Serve wraps it in several of its own, coloured."""
+    """The exception first, then the innermost traceback: Serve wraps it in several of its own, coloured.
+
+    Of an error that `rayalign` raised on purpose the message alone.
+    """
     text = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(messages)).strip()
     traceback = text.rpartition("Traceback (most recent call last):\n")[2]
-    return f"{text.splitlines()[-1] if text else 'no reason given'}\n{traceback}"
+    last = text.splitlines()[-1] if text else "no reason given"
+    if last.startswith(ERRORS_MODULE):
+        return last.partition(": ")[2]
+    return f"{last}\n{traceback}"

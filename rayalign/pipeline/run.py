@@ -62,7 +62,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     config = with_absolute_paths(config)
     check_inputs(config)
     check_resume(config)
-    embedded = connect()
+    embedded = connect(config.all_scorers)
     try:
         check_placement(config)
         config.folder.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,9 @@ from ray.serve.schema import LoggingConfig
 
 from rayalign.config import PoolConfig, RewardConfig, ServiceConfig
 from rayalign.errors import ScoringError
+from rayalign.rewards.first_answer import check_first_answer
 from rayalign.rewards.mixture import check_answer
+from rayalign.rewards.own import is_own
 from rayalign.rewards.table import NOTHING, build_scorer
 
 APP_PREFIX = "rayalign-score-"
@@ -53,6 +55,8 @@ class ScoreReplica:
 
     def __init__(self, reward: RewardConfig, service: ServiceConfig, cpu_threads: int) -> None:
         self._scorer: Any = build_scorer(reward)
+        if is_own(reward.scorer):
+            check_first_answer(reward.scorer, self._scorer)
         self._thread = ThreadPoolExecutor(1, initializer=fix_torch_threads, initargs=(cpu_threads,))
         batch = serve.batch(max_batch_size=service.max_batch, batch_wait_timeout_s=service.batch_wait_s)
         # Each takes one call, where the method takes a list.

@@ -45,7 +45,7 @@ def run_style(config: StyleConfig) -> dict[str, Any]:
     started = time.monotonic()
     config = absolute_style(config)
     training, heldout = check_style(config)
-    embedded = connect()
+    embedded = connect(config.all_scorers)
     try:
         for method in config.methods:
             check_placement(config.run_of(method))

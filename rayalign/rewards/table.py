@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import importlib
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rayalign.errors import ConfigError
 from rayalign.rewards import sources
+from rayalign.rewards.own import is_own, load_module
 from rayalign.rewards.weights import LOCAL_PREFIX, Weights, is_local, local_problem
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def scorer_facts(name: str) -> ScorerFacts:
     """
     if name in SCORERS:
         return SCORERS[name]
-    if ":" in name:
+    if is_own(name):
         return _own_facts(name)
     nearest = difflib.get_close_matches(name, SCORERS, n=1, cutoff=0.0)
     raise ConfigError(
@@ -174,6 +175,21 @@ def absolute_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
             prefix = LOCAL_PREFIX if value.startswith(LOCAL_PREFIX) else ""
             absolute[weights.option] = prefix + str(Path(value.removeprefix(prefix)).expanduser().resolve())
     return absolute
+
+
+def scorer_stamp(reward: RewardConfig) -> str:
+    """Another one once what `reward` names has changed: the code of a user's class, or weights of this machine."""
+    stamp = hashlib.blake2b(digest_size=8)
+    if is_own(reward.scorer):
+        code = load_module(reward.scorer).__file__
+        stamp.update(Path(code).read_bytes() if code else b"")
+    for weights in scorer_facts(reward.scorer).weights:
+        value = reward.options.get(weights.option)
+        if isinstance(value, str) and is_local(value):
+            path = Path(value.removeprefix(LOCAL_PREFIX)).expanduser()
+            for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+                stamp.update(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}\n".encode())
+    return stamp.hexdigest()
 
 
 def build_scorer(reward: RewardConfig) -> Scorer:
@@ -226,17 +242,17 @@ def missing_parts(scorer: object) -> list[str]:
     return missing
 
 
+def scorer_class(name: str) -> Callable[..., Scorer]:
+    """The class of scorer `name`, or a function that makes one. Raises ConfigError as `scorer_facts`."""
+    return _resolve(name, scorer_facts(name).path)
+
+
 def _resolve(name: str, path: str) -> Callable[..., Scorer]:
-    module_name, _, attribute = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # a user's module can raise anything while it is imported
-        fix = f"importing {module_name or 'nothing'} failed with {type(error).__name__}: {error}"
-        more = "and import what only its own runtime_env has inside the class"
-        raise ConfigError("rewards.scorer", name, f"{fix}; put it on the path of driver and workers, {more}") from error
+    attribute = path.partition(":")[2]
+    module = load_module(path)
     if not hasattr(module, attribute):
         known = [key for key in vars(module) if not key.startswith("_")]
         nearest = difflib.get_close_matches(attribute, known, n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
-        raise ConfigError("rewards.scorer", name, f"{module_name} has no {attribute!r}{hint}")
+        raise ConfigError("rewards.scorer", name, f"{module.__name__} has no {attribute!r}{hint}")
     return getattr(module, attribute)

@@ -16,7 +16,7 @@ from rayalign.errors import ConfigError, RunStopped
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "numpy", "ray", "pydantic", "yaml", "huggingface_hub", "PIL")
-HELPS = [[], *([name] for name in entry.COMMANDS), ["scorers", "install"]]
+HELPS = [[], *([name] for name in entry.COMMANDS), ["scorers", "install"], ["scorers", "check"]]
 
 
 @pytest.mark.parametrize("command", HELPS, ids=" ".join)

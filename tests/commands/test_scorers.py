@@ -94,3 +94,26 @@ def test_install_makes_the_environment_and_prints_where(
 def test_nothing_to_install_is_a_setting_error(capsys: pytest.CaptureFixture) -> None:
     assert main(["scorers", "install", "jpeg"]) == 2
     assert "those that have one: imagereward" in capsys.readouterr().err
+
+
+def test_check_passes_a_scorer_that_can_be_used(capsys: pytest.CaptureFixture) -> None:
+    assert main(["scorers", "check", "rayalign.rewards.stub:StubScorer", "--option", "rule=red"]) == 0
+    assert "can be used: --reward rayalign.rewards.stub:StubScorer" in capsys.readouterr().out
+
+
+def test_check_says_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    source = "from rayalign.rewards.stub import StubScorer\nclass Short(StubScorer):\n"
+    source += "    def score(self, *given):\n        return super().score(*given)[1:]\n"
+    (tmp_path / "checked_module.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    assert main(["scorers", "check", "checked_module:Short"]) == 1
+    said = capsys.readouterr().out
+    assert "1. score gave shape (4,) for 5 images of 72 x 56; give a float32 numpy array of shape (5,)" in said
+
+
+@pytest.mark.parametrize("option", ["rule", "=red"])
+def test_check_refuses_an_option_without_a_name_or_value(option: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(["scorers", "check", "stub", "--option", option]) == 2
+    assert "--option" in capsys.readouterr().err

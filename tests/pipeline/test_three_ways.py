@@ -1,4 +1,7 @@
-"""One job, three ways: an embedded Ray, a running cluster by RAY_ADDRESS, and `ray job submit`. The same LoRA."""
+"""One job, three ways: an embedded Ray, a running cluster by RAY_ADDRESS, and `ray job submit`. The same LoRA.
+
+And a scorer of the user's, which the cluster's machines do not have.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 pytestmark = pytest.mark.slow
@@ -84,3 +89,42 @@ def test_the_same_lora_three_ways(head: dict[str, str], tmp_path: Path) -> None:
     for name, value in embedded.items():
         assert np.array_equal(value, address[name])
         assert np.array_equal(value, submitted[name])
+
+
+OWN = """
+import numpy as np
+
+from own_package.parts import LEVELS
+
+class Brightness:
+    differentiable = False
+    needs_prompt = False
+    unit = "mean grey level"
+
+    def score(self, images_BCHW, prompts):
+        return np.array([image.astype(np.float64).mean() * LEVELS for image in images_BCHW], dtype=np.float32)
+"""
+
+
+def test_a_users_scorer_reaches_the_workers_of_a_cluster(head: dict[str, str], tmp_path: Path) -> None:
+    mine, pictures = tmp_path / "mine", tmp_path / "pictures"
+    (mine / "own_package").mkdir(parents=True)
+    (mine / "own_package" / "parts.py").write_text("LEVELS = 255")
+    (mine / "own_package" / "scorer.py").write_text(OWN)
+    pictures.mkdir()
+    for level in (10, 20):
+        Image.new("RGB", (8, 8), (level, level, level)).save(pictures / f"{level}.png")
+    score = [sys.executable, str(ROOT / "jobs" / "score.py"), str(pictures), "--pool.cpus", "0.5"]
+    score += ["--scorer", "own_package.scorer:Brightness", "--output"]
+    submit = [str(BIN / "ray"), "job", "submit", "--address", head["DASHBOARD"], "--working-dir", str(mine), "--"]
+    # On the driver's path alone: what the head was started with does not have it.
+    seen_by_driver = {"RAY_ADDRESS": head["ADDRESS"], "PYTHONPATH": f"{ROOT}:{mine}"}
+    ways = {
+        "address": ([*score, str(tmp_path / "address")], head | seen_by_driver),
+        "submitted": ([*submit, *score, str(tmp_path / "submitted")], head),
+    }
+    for way, (command, environment) in ways.items():
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280)
+        assert done.returncode == 0, f"{way}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        table = pq.read_table(tmp_path / way / "scores")
+        assert table["own_package.scorer:Brightness"].to_pylist() == pytest.approx([10, 20])
