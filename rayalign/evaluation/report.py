@@ -114,6 +114,7 @@ def _context(files: RunFiles) -> dict[str, Any]:
         "rows": rows,
         "heroes": [row for row in rows if row["guiding"]],
         "suspects": overoptimised(comparison),
+        "standardised": ", ".join(one["scorer"] for one in rewards if one.get("scale") == "standardised"),
         "facts": report_numbers.facts(summary, history),
         "reward_charts": report_curves.reward_charts(history),
         "curves": report_curves.curves(history),

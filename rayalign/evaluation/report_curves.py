@@ -37,8 +37,8 @@ def curves(history: History) -> list[dict[str, Any]]:
     names = dict.fromkeys(name for record in history for name in record.metrics)
     shown_above = {"reward", "reward_low", "reward_high"}
     per_scorer = [name for name in names if name.startswith("reward/")]
-    if len(per_scorer) < 2:
-        shown_above |= set(per_scorer)  # with one scorer its curve is the reward's, up to the weight
+    if len(per_scorer) < 2 and not any(name.startswith("score_mean/") for name in names):
+        shown_above |= set(per_scorer)  # one raw scorer's curve is the reward's, up to the weight
     order = [*(name for name in CURVES if name in names), *(name for name in names if name not in CURVES)]
     charts = []
     for name in order:

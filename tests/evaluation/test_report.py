@@ -118,6 +118,14 @@ def test_the_key_numbers_are_there(run):
     assert "diversity" in text
 
 
+def test_a_standardised_reward_says_what_its_curve_is_in(run):
+    assert "deviations" not in Page(read(run)).text
+    summary = json.loads((run / "summary.json").read_text())
+    summary["rewards"][0]["scale"] = "standardised"
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert "jpeg count in deviations from their own mean so far" in Page(read(run)).text
+
+
 def test_warnings_have_a_section_where_there_are_any(run):
     assert "Warnings" not in Page(read(run)).text
     summary = json.loads((run / "summary.json").read_text())
