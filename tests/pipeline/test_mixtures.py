@@ -53,11 +53,34 @@ def policy(config: RunConfig) -> dict[str, np.ndarray]:
     return load_file(config.folder / "checkpoints" / "iteration-000003" / "policy.safetensors")
 
 
-def test_each_version_has_its_statistics_and_a_resumed_run_the_same_bits(tmp_path: Path) -> None:
-    whole = settings(tmp_path, "whole")
-    run(whole)
-    _check_statistics(whole)
+@pytest.fixture(scope="module")
+def whole(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """Three iterations in one go, from one rollout actor."""
+    config = settings(tmp_path_factory.mktemp("whole"), "whole")
+    run(config)
+    return config
 
+
+def test_each_version_standardises_by_what_was_scored_before_it(whole: RunConfig) -> None:
+    before = ImageSet.load(whole.folder / "images" / "before")
+    by_version = [{name: moments_of(before.scores[name]) for name in WEIGHTS}]
+    for done in (1, 2, 3):
+        previous, newest = statistics(whole, done)
+        assert previous == by_version[-1]
+        by_version.append(newest)
+    # 4 pictures before, then 4 tickets x 2 samples x (2 steps x 2 candidates + 1 finished image) an iteration.
+    assert [version["stub"].count for version in by_version] == [4, 44, 84, 124]
+    for record, version in zip(read_history(whole.folder), (0, 0, 1), strict=True):  # lag 1: drawn one version behind
+        used = by_version[version]
+        expected = 0.0
+        for name, weight in WEIGHTS.items():
+            assert record.metrics[f"score_mean/{name}"] == used[name].mean
+            assert record.metrics[f"score_std/{name}"] == used[name].std
+            expected += weight * (record.metrics[f"reward/{name}"] - used[name].mean) / used[name].std
+        assert record.metrics["reward"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_resumed_and_from_two_actors_it_is_the_same_run(whole: RunConfig, tmp_path: Path) -> None:
     two = {"rollout": {"min": 2, "max": 2, "cpus": 0.5}, "scorer": {"cpus": 0.1}, "train": {"cpus": 0.5}}
     run(settings(tmp_path, "again", iterations=1, placement=two))
     again = settings(tmp_path, "again", placement=two)
@@ -66,22 +89,3 @@ def test_each_version_has_its_statistics_and_a_resumed_run_the_same_bits(tmp_pat
     ours, theirs = policy(again), policy(whole)
     assert ours.keys() == theirs.keys()
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
-
-
-def _check_statistics(config: RunConfig) -> None:
-    before = ImageSet.load(config.folder / "images" / "before")
-    by_version = [{name: moments_of(before.scores[name]) for name in WEIGHTS}]
-    for done in (1, 2, 3):
-        previous, newest = statistics(config, done)
-        assert previous == by_version[-1]
-        by_version.append(newest)
-    # 4 pictures before, then 4 tickets x 2 samples x (2 steps x 2 candidates + 1 finished image) an iteration.
-    assert [version["stub"].count for version in by_version] == [4, 44, 84, 124]
-    for record, version in zip(read_history(config.folder), (0, 0, 1), strict=True):  # lag 1: drawn one version behind
-        used = by_version[version]
-        expected = 0.0
-        for name, weight in WEIGHTS.items():
-            assert record.metrics[f"score_mean/{name}"] == used[name].mean
-            assert record.metrics[f"score_std/{name}"] == used[name].std
-            expected += weight * (record.metrics[f"reward/{name}"] - used[name].mean) / used[name].std
-        assert record.metrics["reward"] == pytest.approx(expected, abs=1e-5)
