@@ -10,7 +10,6 @@ import difflib
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -20,6 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from rayalign.config import RewardConfig, RunConfig
+from rayalign.config.files import read_settings
 from rayalign.config.leaves import settings
 from rayalign.errors import ConfigError, RayalignError
 from rayalign.toy.settings import toy_settings
@@ -98,7 +98,8 @@ def parse(
     known = dict(settings(group))
     given = vars(_parser(description, known, defaults).parse_args(_checked(arguments, known)))
     given.pop("dry_run", None)  # taken from the line before
-    from_file = read_yaml(given.pop("config")) if given.get("config") else {}
+    file = given.pop("config")
+    from_file = {} if file is None else read_settings(file)
     from_line: Tree = {}
     for field, value in given.items():
         if field == "reward":
@@ -134,7 +135,7 @@ def validate(tree: Tree, group: type[Group] = RunConfig) -> Group:  # type: igno
         if first["type"] == "extra_forbidden":
             raise _unknown(field, _names_beside(first["loc"], group)) from None
         message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "model_type":
+        if first["type"] in ("model_type", "model_attributes_type"):
             message = f"it is a group; set its members by name: {', '.join(sorted(_names_below(field, known)))}"
         raise ConfigError(field, value, message) from None
 
@@ -234,12 +235,16 @@ def _value(field: str, text: str, known: dict[str, FieldInfo]) -> Any:
     if type(None) in options and text.lower() in ("null", "none", "~"):
         return None
     if "tuple" in str(kind):
-        return [yaml.safe_load(part) for part in text.strip("[]() ").split(",") if part.strip()]
+        return [_scalar(part) for part in text.strip("[]() ").split(",") if part.strip()]
     if str in options or get_origin(kind) is Literal:
         return text  # YAML would read the word no as false
+    return _scalar(text)
+
+
+def _scalar(text: str) -> Any:
     try:
         return float(text) if "e" in text.lower() and text[0].isdigit() else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError):
+    except (ValueError, RecursionError, yaml.YAMLError):
         return text
 
 
@@ -252,16 +257,6 @@ def _reward(text: str) -> Tree:
         return {"scorer": scorer, "weight": float(weight or 1.0)} | ({"scale": scale} if scale else {})
     except ValueError:
         raise ConfigError("--reward", text, "set SCORER or SCORER=WEIGHT with a number, then :SCALE if any") from None
-
-
-def read_yaml(name: str) -> Tree:
-    try:
-        tree = yaml.safe_load(Path(name).expanduser().read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError("--config", name, f"cannot be read: {error}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError("--config", name, "holds no settings; write them as in a run's config.yaml")
-    return tree
 
 
 def _put(tree: Tree, field: str, value: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+MAX_SHOWN = 400  # characters of a value in a message
+
 
 class RayalignError(Exception):
     """Base of every error that `rayalign` raises on purpose; jobs print it without a traceback."""
@@ -12,11 +14,16 @@ class ConfigError(RayalignError):
 
     def __init__(self, field: str, value: object, fix: str) -> None:
         self.field, self.value, self.fix = field, value, fix
-        super().__init__(f"{field} = {value!r}: {fix}")
+        super().__init__(f"{_cut(field)} = {_cut(repr(value))}: {fix}")
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str, object, str]]:
         """So that it arrives whole from an actor: the default would call it with the message alone."""
         return type(self), (self.field, self.value, self.fix)
+
+
+def _cut(text: str) -> str:
+    """A file given as a value, say, must not push what is to be set off the screen."""
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN // 2]} ... {text[-MAX_SHOWN // 4 :]}"
 
 
 class WeightsError(RayalignError):
