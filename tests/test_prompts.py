@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from rayalign.config import PromptsConfig
 from rayalign.errors import ConfigError
-from rayalign.prompts import load_prompts, ticket_prompts
+from rayalign.prompts import load_prompts, read_prompts, ticket_prompts
 from rayalign.records import Ticket
 
 THREE = ["a cat", "a dog", "ein Löwe"]
@@ -59,8 +60,16 @@ def test_windows_text_and_line_separators_inside_json(tmp_path: Path) -> None:
         ("p.txt", b"", "holds no prompts; put one on each line"),
         ("p.txt", b" \n\n", "holds no prompts"),
         ("p.txt", bytes(range(256)), r"cannot be read .*; set a UTF-8 \.txt"),
-        ("p.jsonl", b"{", "cannot be read"),
-        ("p.jsonl", b'["a cat"]', "a line has no key 'prompt'"),
+        ("p.txt", "a cat\nein Löwe\n".encode("latin-1"), r"line 2 is no UTF-8 text, .* such as Latin-1"),
+        ("p.txt", "a cat\n".encode("utf-16"), "it is UTF-16; save it as UTF-8"),
+        ("p.txt", b"a cat\n\x89PNG\x00", r"line 2 is no UTF-8 text, the file seems to be binary"),
+        ("p.txt", b"a cat\na\x00dog\n", r"line 2 holds '\\x00', which is no text"),
+        ("p.txt", b"a cat\n" + b"a dog " * 200_000, r"line 2 has 1199999 characters, 'a dog .* at most 10000"),
+        ("p.jsonl", b"{", "line 1 is no JSON"),
+        ("p.jsonl", b'["a cat"]', "line 1 has no key 'prompt'"),
+        ("p.jsonl", b'{"prompt": "a"}\n\n{"prompt": "\\ud800"}', r"line 3 holds '\\ud800', which is no text"),
+        ("p.jsonl", b'{"prompt": 3}', "line 1 holds a int, not a text"),
+        ("p.jsonl", b"[" * 100_000, "cannot be read"),
         ("p.parquet", b"not parquet at all", "cannot be read"),
         ("p.parquet", b"", "cannot be read"),
         ("p.csv", b"prompt\na cat\n", r"\.csv is no kind that is read"),
@@ -73,6 +82,36 @@ def test_what_cannot_be_used_is_refused(tmp_path: Path, name: str, content: byte
     with pytest.raises(ConfigError, match=message) as caught:
         load(path)
     assert (caught.value.field, caught.value.value) == ("prompts.source", str(path))
+
+
+def test_a_folder_is_no_prompt_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a folder; set a file"):
+        load(tmp_path)
+
+
+def test_a_parquet_of_numbers_or_cut_short(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="row 1 holds a int, not a text"):
+        load(write(tmp_path / "p.parquet", [1, 2]))
+    whole = write(tmp_path / "p.parquet", list(THREE))
+    whole.write_bytes(whole.read_bytes()[:-9])
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(whole)
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.txt", ["a cat", "", "a dog", "a cat ", "a cat", "  "])
+    assert read_prompts(PromptsConfig(source=str(path))) == (["a cat", "a dog"], 2, 2)
+
+
+def test_100_000_prompts_are_read_and_drawn_quickly(tmp_path: Path) -> None:
+    many = [f"a picture of thing number {number}, in the style of {number % 7}" for number in range(100_000)]
+    path = write(tmp_path / "p.txt", [*many, *many[:10]])
+    start = time.process_time()
+    found = read_prompts(PromptsConfig(source=str(path)))
+    assert (found.prompts, found.num_duplicates) == (many, 10)
+    drawn = [prompt for slot in range(256) for prompt in ticket_prompts(many, Ticket(256 + slot, 256), 4, seed=0)]
+    assert len(set(drawn)) == 1024
+    assert time.process_time() - start < 5  # 0.4 s; 256 shuffles of the whole set took 15
 
 
 def test_held_out_prompts_have_their_own_field(tmp_path: Path) -> None:
