@@ -60,6 +60,10 @@ def main(
         sys.exit(_complain(error, 2))
     except RayalignError as error:
         sys.exit(_complain(error, 1))
+    except OSError as error:  # a disk that is full or gone, a name that no file can have
+        if os.environ.get("RAYALIGN_VERBOSE"):
+            raise
+        sys.exit(_complain(f"{error}; RAYALIGN_VERBOSE=1 shows where", 1))
     except KeyboardInterrupt:
         sys.exit(_complain("stopped; the same command again goes on from the last checkpoint", 130))
 
@@ -76,7 +80,10 @@ def _dry_run(arguments: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _run(config: RunConfig) -> None:
-    # Now, not above: Ray and torch take seconds to import, and --help must not.
+    # Now, not above, and in this order: Ray and torch take seconds to import, and a mistyped name must not.
+    from rayalign.pipeline.validate import check_files
+
+    check_files(config)
     from rayalign.pipeline.run import run
 
     run(config)

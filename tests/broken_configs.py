@@ -110,7 +110,8 @@ def wrong_type(job: Job, file: Path, draw: random.Random) -> Broken:
 def not_a_number(job: Job, file: Path, draw: random.Random) -> Broken:
     tree = valid_tree(job, draw)
     numbers = [name for name, info in leaves(job, tree).items() if info.annotation in (int, float)]
-    field, word = draw.choice(numbers), draw.choice(["many", True, False, ".nan", ".inf", "-.inf", "1,5", "0x", "1 000"])
+    words = ["many", True, False, ".nan", ".inf", "-.inf", "1,5", "0x", "1 000"]
+    field, word = draw.choice(numbers), draw.choice(words)
     if draw.random() < 0.5:
         return Broken(job, [f"--{field}={word}", *_pairs(job)], (field,), f"{field} from the line")
     put(tree, field, float(word.replace(".", "")) if isinstance(word, str) and word[-3:] in ("nan", "inf") else word)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rayalign.cli import parse, settings
+from rayalign.cli import main, parse, settings
 from rayalign.config import RunConfig
 from rayalign.errors import ConfigError
 from rayalign.toy.settings import BY_CLIP, TOY
@@ -284,3 +284,18 @@ def test_the_jobs_defaults_are_valid(job: str) -> None:
     assert toy.scorer_names == ["toy-clip" if guided else "jpeg"]
     assert toy.iterations == (BY_CLIP if guided else TOY)["iterations"]
     assert (toy.pairs.kind, toy.objective.kind) == (config.pairs.kind, config.objective.kind)
+
+
+def test_a_full_disk_ends_a_job_with_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def fill(config: RunConfig) -> None:
+        raise OSError(28, "No space left on device", "/runs/history.jsonl")
+
+    monkeypatch.setattr(sys, "argv", ["job"])
+    with pytest.raises(SystemExit) as caught:
+        main("A job.", DEFAULTS, start=fill)
+    assert caught.value.code == 1
+    said = "error: [Errno 28] No space left on device: '/runs/history.jsonl'; RAYALIGN_VERBOSE=1 shows where\n"
+    assert capsys.readouterr().err == said
+    monkeypatch.setenv("RAYALIGN_VERBOSE", "1")
+    with pytest.raises(OSError, match="No space left"):
+        main("A job.", DEFAULTS, start=fill)

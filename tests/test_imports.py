@@ -19,7 +19,7 @@ LEVELS = (
     ("algorithms",),
     ("objectives",),
     ("config",),
-    ("prompts", "progress"),
+    ("prompts", "progress", "weight_files"),
     ("models", "rewards"),
     ("sampling", "learning", "data"),
     ("evaluation", "planning"),

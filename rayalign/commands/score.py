@@ -43,10 +43,11 @@ PLAIN: dict[str, tuple[str, type, str]] = {
 def main(arguments: list[str]) -> int:
     given = vars(_parser().parse_args(arguments))
     # Now, not above: pydantic, Ray and torch take seconds to import, and --help must not.
-    from rayalign.cli import read_yaml, validate
+    from rayalign.cli import validate
+    from rayalign.config.files import read_settings
     from rayalign.config.score import ScoreConfig
 
-    tree = read_yaml(given["config"]) if given["config"] else {}
+    tree = read_settings(given["config"]) if given["config"] else {}
     for option, (setting, _, _) in PLAIN.items():
         if given[option] is not None:
             *path, name = setting.split(".")

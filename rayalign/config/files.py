@@ -38,7 +38,7 @@ def read_settings(name: str | Path, field: str = "--config") -> dict[str, Any]:
         path = Path(name).expanduser()
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(field, str(name), f"is larger than {MAX_BYTES} bytes; set a file of settings")
-        tree = yaml.load(path.read_text(encoding="utf-8"), StrictLoader)  # noqa: S506 (a SafeLoader)
+        tree = yaml.load(path.read_text(encoding="utf-8"), StrictLoader)
     except RecursionError:
         raise ConfigError(field, str(name), "nests too deep; write it as in a run's config.yaml") from None
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, a date or number that is none

@@ -40,18 +40,23 @@ def find_family(path: str, family: str = "auto") -> Family:
     """
     if path.split(":")[0] == "stub":
         return FAMILIES["stub"]
-    index = _read_index(resolve_path(path))
+    index = read_index(path)
     by_class = {known.pipeline_class: known for known in FAMILIES.values()}
     class_name = str(index.get("_class_name"))
     chosen = by_class.get(class_name) if family == "auto" else FAMILIES[family]
     if chosen is None:
         raise ConfigError("model.path", path, f"it is a {class_name}; set a model that is one of {sorted(by_class)}")
+    if family != "auto" and by_class.get(class_name, chosen) is not chosen:
+        fix = f"{path} is a {class_name}, family {by_class[class_name].name}; leave it at auto"
+        raise ConfigError("model.family", family, fix)
     if Path(resolve_path(path)).is_dir():
         _check_parts(path, chosen, index)
     return chosen
 
 
-def _read_index(path: str) -> dict[str, Any]:
+def read_index(path: str) -> dict[str, Any]:
+    """model_index.json of a folder, a toy or a hub id. Raises ConfigError if it cannot be read."""
+    path = resolve_path(path)
     folder = Path(path)
     if folder.is_dir():
         try:

@@ -41,6 +41,7 @@ from rayalign.pipeline.board import start_board
 from rayalign.pipeline.cluster import check_placement, connect
 from rayalign.pipeline.draw import draw_image_set, evaluation_rows
 from rayalign.pipeline.encode import fill_cache
+from rayalign.pipeline.output_check import check_output
 from rayalign.pipeline.pair_stream import pair_dataset_factory
 from rayalign.pipeline.reward_service import start_reward_services, stop_reward_services
 from rayalign.pipeline.summary import summarise, write_summary
@@ -60,12 +61,14 @@ def run(config: RunConfig) -> dict[str, Any]:
     """
     started = time.monotonic()
     config = with_absolute_paths(config)
-    check_inputs(config)
+    notes = check_inputs(config)
     check_resume(config)
+    check_output(config)
+    for note in notes:
+        print(note, flush=True)
     embedded = connect(config.all_scorers)
     try:
         check_placement(config)
-        config.folder.mkdir(parents=True, exist_ok=True)
         (config.folder / "config.yaml").write_text(config.to_yaml())
         return _Run(config, started).finish()
     finally:

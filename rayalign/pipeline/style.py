@@ -28,6 +28,7 @@ from rayalign.evaluation.image_set import ImageSet
 from rayalign.evaluation.style_table import BASE, TARGET, measure_style, style_grid, style_table
 from rayalign.pipeline.cluster import check_placement, connect
 from rayalign.pipeline.draw import evaluation_rows
+from rayalign.pipeline.output_check import check_writable
 from rayalign.pipeline.reward_service import start_reward_services, stop_reward_services
 from rayalign.pipeline.run import run
 from rayalign.pipeline.style_pictures import export_pictures, make_pictures
@@ -45,6 +46,7 @@ def run_style(config: StyleConfig) -> dict[str, Any]:
     started = time.monotonic()
     config = absolute_style(config)
     training, heldout = check_style(config)
+    check_writable(config)
     embedded = connect(config.all_scorers)
     try:
         for method in config.methods:
@@ -66,7 +68,6 @@ class _StyleRun:
 
     def finish(self) -> dict[str, Any]:
         config, folder = self.config, self.config.folder
-        folder.mkdir(parents=True, exist_ok=True)
         tree = config.model_dump(mode="json")
         tree["pairs"]["path"] = ""  # so that `--config` on it works under another name
         (folder / "config.yaml").write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))

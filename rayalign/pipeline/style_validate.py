@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from rayalign.config import RunConfig
 from rayalign.config.style import FolderStyle, ImageToImageStyle, LoraStyle, StyleConfig
 from rayalign.data.style_pictures import FolderPictures, PictureRow, picture_rows, training_rows
 from rayalign.errors import ConfigError
 from rayalign.evaluation.features import EXTRACTORS, build_extractor
-from rayalign.models.load import find_family
+from rayalign.models.load import find_family, resolve_path
+from rayalign.models.lora_check import check_lora_fits
 from rayalign.models.stylise import find_lora, image_to_image_class
 from rayalign.pipeline.draw import evaluation_rows
+from rayalign.pipeline.output_check import stored_config
 from rayalign.pipeline.validate import check_inputs, check_resume, with_absolute_paths
 
 
@@ -33,7 +33,8 @@ def check_style(config: StyleConfig) -> tuple[list[PictureRow], list[PictureRow]
     Raises ConfigError on the first setting of the job, of its style or of a method's run that cannot be used.
     """
     unwritten = config.shared() | {"pairs": {"kind": "final"}}  # the pairs are not there yet
-    check_inputs(RunConfig.model_validate(unwritten))
+    for note in check_inputs(RunConfig.model_validate(unwritten)):
+        print(note, flush=True)
     heldout = picture_rows("heldout", evaluation_rows(config))
     training = training_rows(config, heldout)
     _check_pictures(config, [*training, *heldout])
@@ -46,10 +47,10 @@ def check_style(config: StyleConfig) -> tuple[list[PictureRow], list[PictureRow]
 
 def _check_unchanged(config: StyleConfig) -> None:
     """Pictures that are there already must be those that would be drawn now."""
-    stored = config.folder / "config.yaml"
-    if not stored.exists() or not (Path(config.pairs.path).exists() or (config.folder / "images").exists()):
+    stored = stored_config(config.folder, StyleConfig)
+    if stored is None or not (Path(config.pairs.path).exists() or (config.folder / "images").exists()):
         return
-    before = StyleConfig.model_validate(yaml.safe_load(stored.read_text())).decides_pictures()
+    before = stored.decides_pictures()
     now = config.decides_pictures()
     changed = [f"{name} was {before[name]}, is {now[name]}" for name in now if before[name] != now[name]]
     if changed:
@@ -65,7 +66,9 @@ def _check_pictures(config: StyleConfig, rows: list[PictureRow]) -> None:
             fix = f"draws none of {config.sampler.num_steps} steps anew; set it to {1 / config.sampler.num_steps:g} up"
             raise ConfigError("style.strength", style.strength, fix)
     elif isinstance(style, LoraStyle):
-        find_lora(style.path)
+        file, model = find_lora(style.path), Path(resolve_path(config.model.path))
+        if model.is_dir():
+            check_lora_fits(file, model, find_family(config.model.path, config.model.family), "style.path")
     elif isinstance(style, FolderStyle):
         if not style.path:
             raise ConfigError("style.path", "", "is empty; set the folder of the restyled pictures")

@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rayalign.config import DatasetPairs, RunConfig, StepwisePairs
 from rayalign.data.source import open_pairs
 from rayalign.data.toy import NAME as TOY_PREFERENCES
 from rayalign.errors import ConfigError
 from rayalign.evaluation.trackers import check_trackers
 from rayalign.learning import checkpoint
-from rayalign.models.load import find_family
-from rayalign.prompts import BUILT_IN, load_prompts
+from rayalign.pipeline.output_check import stored_config
+from rayalign.prompts import BUILT_IN, read_prompts
 from rayalign.rewards.table import EMBEDDERS, SCORERS, absolute_options, check_scorer, scorer_facts
 from rayalign.toy import TOY_MODELS
 
@@ -28,8 +26,11 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     def absolute(path: str | None) -> str | None:
         if not path or path in (*BUILT_IN, *TOY_MODELS, TOY_PREFERENCES):
             return path
-        found = Path(path).expanduser()
-        return str(found.resolve()) if found.exists() else path
+        try:
+            found = Path(path).expanduser()
+            return str(found.resolve()) if found.exists() else path
+        except (OSError, ValueError, RuntimeError):  # a name that no file can have: what reads it says so
+            return path
 
     tree: dict[str, Any] = config.model_dump()
     tree["output"] = str(Path(config.output).expanduser().resolve())
@@ -44,8 +45,20 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     return RunConfig.model_validate(tree)
 
 
-def check_inputs(config: RunConfig) -> None:
-    """Raises ConfigError on the first unknown scorer, unreadable prompt file or unusable model."""
+def check_inputs(config: RunConfig) -> list[str]:
+    """What a person should know of inputs that can be used.
+
+    Raises ConfigError on the first unknown scorer, unreadable prompt file or pairs, or unusable model.
+    """
+    notes = check_files(config)
+    from rayalign.models.check import check_model  # now, not above: see check_files
+
+    check_model(config)
+    return notes
+
+
+def check_files(config: RunConfig) -> list[str]:
+    """`check_inputs` without the model: what a job can say within a second, before torch and Ray are imported."""
     check_trackers(config.trackers)
     for reward in config.rewards:
         check_scorer(reward.scorer, reward.options)
@@ -57,9 +70,16 @@ def check_inputs(config: RunConfig) -> None:
         _check_embedder(config.objective.embeds_with[0])
     if isinstance(config.pairs, DatasetPairs):
         open_pairs(config.pairs.path)
-    load_prompts(config.prompts)
-    load_prompts(config.prompts, "prompts.heldout")
-    find_family(config.model.path, config.model.family)
+    notes = [note for field in ("prompts.source", "prompts.heldout") for note in _left_out(config, field)]
+    return list(dict.fromkeys(notes))
+
+
+def _left_out(config: RunConfig, field: str) -> list[str]:
+    found = read_prompts(config.prompts, field)
+    source = config.prompts.source if field == "prompts.source" else config.prompts.heldout or config.prompts.source
+    counts = {"stand there already and are drawn once": found.num_duplicates, "are empty": found.num_empty}
+    said = [f"{count} lines {what}" for what, count in counts.items() if count]
+    return [f"warning: {source}: {', '.join(said)}; {len(found.prompts)} distinct prompts"] if said else []
 
 
 def _check_differentiable(scorers: list[str]) -> None:
@@ -78,12 +98,9 @@ def _check_embedder(name: str) -> None:
 
 def check_resume(config: RunConfig) -> None:
     """Raises ConfigError, showing each difference, if the run's folder was begun with settings that matter."""
-    stored = config.folder / "config.yaml"
+    before = stored_config(config.folder, RunConfig)
     newest, _ = checkpoint.latest(config.folder / "checkpoints")
-    if not stored.exists() or newest is None:
-        return
-    before = RunConfig.model_validate(yaml.safe_load(stored.read_text()))
-    if before.hash() == config.hash():
+    if before is None or newest is None or before.hash() == config.hash():
         return
     old, new = (_flat(one.model_dump(mode="json")) for one in (before, config))
     changed = [

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rayalign.errors import ConfigError
 from rayalign.rewards import sources
 from rayalign.rewards.own import is_own, load_module
-from rayalign.rewards.weights import LOCAL_PREFIX, Weights, is_local, local_problem
+from rayalign.rewards.weights import LOCAL_PREFIX, Weights, is_local, local_damage, local_problem
 
 if TYPE_CHECKING:
     from rayalign.config import RewardConfig
@@ -162,7 +162,9 @@ def check_scorer(name: str, options: Mapping[str, Any] = NOTHING) -> None:
     """
     for weights in scorer_facts(name).weights:
         value = options.get(weights.option)
-        if isinstance(value, str) and is_local(value) and (problem := local_problem(value, weights.files)):
+        if not isinstance(value, str) or not is_local(value):
+            continue
+        if problem := local_problem(value, weights.files) or local_damage(value, weights.files):
             raise ConfigError(f"rewards.{name}.options.{weights.option}", value, problem)
 
 

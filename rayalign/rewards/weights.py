@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from rayalign.rewards.environments import cache_folder
+from rayalign.weight_files import weights_problem
 
 LOCAL_PREFIX = "local-dir:"  # open_clip's
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
@@ -46,6 +47,13 @@ def local_problem(value: str, files: Sequence[str]) -> str:
         return f"no such file or folder; set {wanted}, or a hub id (owner/name)"
     missing = [names for names in files if not any((path / name).is_file() for name in names.split("|"))]
     return f"the folder lacks {', '.join(missing).replace('|', ' or ')}; set {wanted}" if missing else ""
+
+
+def local_damage(value: str, files: Sequence[str]) -> str:
+    """What is wrong with the local files that `value` means and that are there, or nothing; no weight is read."""
+    path = Path(value.removeprefix(LOCAL_PREFIX)).expanduser()
+    here = [path] if path.is_file() else [path / name for names in files for name in names.split("|")]
+    return next(filter(None, (weights_problem(file) for file in here if file.is_file())), "")
 
 
 def is_present(weights: Weights) -> bool:

@@ -91,3 +91,9 @@ def test_loading_twice_gives_the_same_lora_another_seed_another() -> None:
     assert (states[0][name] == states[1][name]).all()
     assert (states[0][name] != states[2][name]).any()
     assert all((value == 0).all() for key, value in states[0].items() if key.endswith("lora_B"))
+
+
+def test_a_family_against_the_models_own_word_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"model.family = 'sd15': toy-sdxl is a StableDiffusionXLPipeline, fam"):
+        find_family("toy-sdxl", "sd15")
+    assert find_family("toy-sdxl", "sdxl").name == "sdxl"
