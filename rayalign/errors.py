@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rayalign.redaction import redacted
+
 MAX_SHOWN = 400  # characters of a value in a message
 
 
@@ -14,7 +16,7 @@ class ConfigError(RayalignError):
 
     def __init__(self, field: str, value: object, fix: str) -> None:
         self.field, self.value, self.fix = field, value, fix
-        super().__init__(f"{_cut(field)} = {_cut(repr(value))}: {fix}")
+        super().__init__(redacted(f"{_cut(field)} = {_cut(repr(value))}: {fix}"))
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str, object, str]]:
         """So that it arrives whole from an actor: the default would call it with the message alone."""

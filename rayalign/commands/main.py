@@ -14,6 +14,7 @@ import sys
 from rayalign.errors import ConfigError, RayalignError
 
 COMMANDS = {
+    "doctor": ("rayalign.commands.doctor", "see what a run needs that is not here"),
     "export": ("rayalign.commands.export", "write a run's weights for another program"),
     "scorers": ("rayalign.commands.scorers", "list the reward models, install what one needs, check yours"),
     "score": ("rayalign.commands.score", "score a folder or parquet of images by any reward models"),

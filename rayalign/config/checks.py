@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rayalign.config.learning import ListedTimesteps
 from rayalign.config.pairs import DatasetPairs, SamplePairs
+from rayalign.redaction import holds_secret, names_secret
 
 if TYPE_CHECKING:
     from rayalign.config.run import RunConfig
@@ -66,3 +67,23 @@ def check_choices(config: RunConfig) -> None:
             f"objective.kind = {objective.kind} contrasts the pairs of a micro-batch, and with one pair it silently is "
             "DPO; set rollout.samples_per_ticket and train.micro_batch to at least 2"
         )
+
+
+def check_no_secrets(config: RunConfig) -> None:
+    """Raises ValueError, naming the setting but not its value, if one carries a password or token.
+
+    Settings are written to config.yaml, to Ray's logs and into the report, all of which are passed on.
+    """
+    left: list[tuple[str, str, Any]] = [("", "", config.model_dump(mode="json"))]
+    while left:
+        path, name, value = left.pop()
+        if isinstance(value, dict):
+            left += [(f"{path}.{key}".lstrip("."), str(key), item) for key, item in value.items()]
+        elif isinstance(value, list):
+            left += [(f"{path}.{number}", name, item) for number, item in enumerate(value)]
+        elif isinstance(value, str) and value and (holds_secret(value) or names_secret(name)):
+            raise ValueError(
+                f"{path} carries a password or token, which would be written to config.yaml and the report; take it "
+                "out and set it in the environment instead (HF_TOKEN, AWS_ACCESS_KEY_ID, a variable that your own "
+                "scorer reads)"
+            )

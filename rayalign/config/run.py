@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
-from rayalign.config.checks import check_choices, check_divisible
+from rayalign.config.checks import check_choices, check_divisible, check_no_secrets
 from rayalign.config.learning import FixedReference, Reference, Timesteps, TrainConfig, UniformTimesteps
 from rayalign.config.model import ModelConfig
 from rayalign.config.pairs import Pairs, StepwisePairs
@@ -111,6 +111,7 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
+        check_no_secrets(self)
         check_divisible(self)
         check_choices(self)
         return self

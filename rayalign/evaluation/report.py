@@ -22,6 +22,7 @@ from rayalign.evaluation.history import HISTORY, read_history
 from rayalign.evaluation.image_set import INDEX, ImageSet
 from rayalign.evaluation.report_pictures import pair_cards
 from rayalign.records import IterationRecord
+from rayalign.redaction import redacted
 
 REPORT = "report.html"
 TEMPLATE = Path(__file__).with_name("report_template.html")
@@ -68,11 +69,12 @@ def read_run(run_folder: str | Path) -> RunFiles:
     files = RunFiles(folder)
     try:
         files.config_text = (folder / "config.yaml").read_text("utf-8")
-        files.config = _mapping(yaml.safe_load(files.config_text))
+        files.config = _redacted(_mapping(yaml.safe_load(files.config_text)))
+        files.config_text = redacted(files.config_text)
     except (OSError, ValueError, yaml.YAMLError):
         files.notes.append("config.yaml is missing or damaged: settings are left out.")
     try:
-        files.summary = _mapping(json.loads((folder / "summary.json").read_text("utf-8")))
+        files.summary = _redacted(_mapping(json.loads((folder / "summary.json").read_text("utf-8"))))
     except (OSError, ValueError):
         files.notes.append("No summary yet: the run has not finished. Numbers come from its history so far.")
     try:
@@ -89,6 +91,15 @@ def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"expected names and values, got a {type(value).__name__}")
     return value
+
+
+def _redacted(value: Any) -> Any:
+    """Our own files hold no secret; those of an older run, or of another program, may."""
+    if isinstance(value, dict):
+        return {name: _redacted(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_redacted(item) for item in value]
+    return redacted(value) if isinstance(value, str) else value
 
 
 def render(files: RunFiles) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 
 from rayalign.config import PoolConfig, RunConfig, WorkersConfig
 from rayalign.errors import ConfigError
@@ -41,6 +42,7 @@ def connect(scorers: Sequence[str] = ()) -> bool:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(runtime_env=_code_to_send(scorers), **quiet)
         return False
+    _stay_on_loopback()
     # "local": without it the address file of a dead cluster would be tried.
     ray.init(
         address="local",
@@ -49,6 +51,16 @@ def connect(scorers: Sequence[str] = ()) -> bool:
         **quiet,
     )
     return True
+
+
+def _stay_on_loopback() -> None:
+    """The embedded cluster's ports, Serve's and the metrics' too, answer this machine alone.
+
+    Ray on Linux would take the address of the network and listen on every one; on other systems it does what this
+    asks for. The variable is for its processes, the constant for this one, which has imported Ray already.
+    """
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
 
 
 def _code_to_send(scorers: Sequence[str]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from rayalign.evaluation.history import read_history
 from rayalign.evaluation.image_set import ImageSet
 from rayalign.models.load import find_family
 from rayalign.records import STATUSES
+from rayalign.redaction import redacted_command
 from rayalign.rewards.table import scorer_facts
 
 PACKAGES = ("ray", "torch", "diffusers", "transformers", "peft", "accelerate", "open_clip_torch", "pyarrow")
@@ -68,7 +69,7 @@ def summarise(
         "ray": {"version": importlib.metadata.version("ray"), "restarts": {"train": restarts}},
         "versions": {"rayalign": __version__, "python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
-        "command": " ".join([os.path.basename(sys.executable), *sys.argv]),
+        "command": " ".join([os.path.basename(sys.executable), *redacted_command(sys.argv)]),
         "config_hash": config.hash(),
     }
     if after is not None:

@@ -151,6 +151,37 @@ def test_untrusted_text_is_escaped(run):
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
 
 
+def test_names_of_files_and_settings_are_escaped_too(run):
+    """A file name may hold anything but a slash; it reaches the page through the settings and the command line."""
+    evil = "<img src=x onerror=alert(1)>.txt"
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config |= {"name": evil, "prompts": {"source": evil}, "rewards": [{"scorer": evil}]}
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"model": {"path": f"./{evil}"}}))
+    summary = json.loads((run / "summary.json").read_text())
+    summary |= {"name": evil, "model": evil, "command": f"python job.py --prompts '{evil}'"}
+    summary["rewards"][0]["unit"] = evil
+    summary["versions"] = {evil: evil}
+    (run / "summary.json").write_text(json.dumps(summary))
+    html = read(run)
+    page = Page(html)
+    assert evil in page.text
+    assert "<img src=x" not in html
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+
+
+def test_no_secret_reaches_the_page(run, monkeypatch):
+    """Of a folder that another program wrote: our own summary and settings hold none."""
+    monkeypatch.setenv("WANDB_API_KEY", "correct-horse-staple")
+    summary = json.loads((run / "summary.json").read_text())
+    summary["command"] = "python job.py --output s3://key:letmein99@bucket correct-horse-staple"
+    (run / "summary.json").write_text(json.dumps(summary))
+    (run / "config.yaml").write_text("output: https://me:letmein99@host/runs\n")
+    html = read(run)
+    assert "letmein99" not in html
+    assert "correct-horse-staple" not in html
+    assert "s3://***@bucket" in html
+
+
 def test_nothing_comes_from_a_network(run):
     html = read(run)
     for _, attributes in Page(html).tags:

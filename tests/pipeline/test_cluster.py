@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
@@ -40,3 +41,18 @@ def test_one_actor_must_fit_on_one_node(stub_run: Any) -> None:
 
 def test_a_growing_cluster_is_not_asked(stub_run: Any) -> None:
     check_placement(stub_run(placement={"train": {"num": 1, "cpus": 500}, "cluster_may_grow": True}))
+
+
+def test_nothing_of_an_embedded_cluster_listens_to_the_network() -> None:
+    """Dashboard agent, metrics, Serve, raylet and every actor: on loopback alone."""
+    from ray import serve
+
+    serve.start(proxy_location="Disabled")
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    ours = {process.pid: process.name() for process in processes}
+    listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.pid in ours]
+    assert len(listening) > 3
+    outside = [(ours[c.pid], c.laddr) for c in listening if not c.laddr.ip.removeprefix("::ffff:").startswith("127.")]
+    assert [found for found in outside if found[1].ip != "::1"] == []
+    assert not ray._private.worker._global_node.address_info.get("webui_url")  # no dashboard
+    serve.shutdown()

@@ -1,0 +1,1 @@
+"""What `rayalign doctor` looks at: each check answers findings, and none of them changes anything. No Ray in here."""
