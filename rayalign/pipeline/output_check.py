@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -16,6 +17,7 @@ from rayalign.errors import ConfigError
 AnyRun = TypeVar("AnyRun", bound=RunConfig)
 # What a run writes; anything else in a folder without config.yaml is somebody's.
 OURS = ("checkpoints", "images", "lora", "model", "ray", "history.jsonl", "summary.json", "report.html", "latents")
+LOCK = ".running"
 PROBE_BYTES = 1 << 20  # less room than this and the first checkpoint would fail, after an hour
 
 
@@ -32,6 +34,23 @@ def check_output(config: RunConfig) -> None:
             fix = f"{folder} holds pictures drawn with other settings of {' and '.join(changed)}; set another --name"
             raise ConfigError("name", config.name, fix)
     check_writable(config)
+
+
+def claim(config: RunConfig) -> IO[str]:
+    """Keeps every other process from running in the folder until what it answers is closed, or this process dies.
+
+    Raises ConfigError if one does already. A file system without locks is left as it is.
+    """
+    lock = (config.folder / LOCK).open("a", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        fix = f"another process is running in {config.folder}; wait for it, or set another --name"
+        raise ConfigError("name", config.name, fix) from None
+    except OSError:
+        pass
+    return lock
 
 
 def check_writable(config: RunConfig) -> None:
@@ -64,11 +83,16 @@ def stored_config(folder: Path, group: type[AnyRun]) -> AnyRun | None:
 
 def _check_nobodys(config: RunConfig) -> None:
     found = sorted(path.name for path in config.folder.iterdir()) if os.path.isdir(config.folder) else []
-    foreign = [name for name in found if name not in OURS and not name.startswith((".", "events."))]
+    foreign = [name for name in found if name not in OURS and not _harmless(name)]
     if foreign:
         shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
         fix = f"{config.folder} holds files that are no run's ({shown}); set another --name or --output"
         raise ConfigError("name", config.name, fix)
+
+
+def _harmless(name: str) -> bool:
+    """Hidden, TensorBoard's, or what a shell or Slurm redirects a run's output to."""
+    return name.startswith((".", "events.")) or name.endswith((".log", ".out", ".err"))
 
 
 def _draws(config: RunConfig, group: str) -> dict[str, Any]:

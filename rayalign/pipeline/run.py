@@ -41,7 +41,7 @@ from rayalign.pipeline.board import start_board
 from rayalign.pipeline.cluster import check_placement, connect
 from rayalign.pipeline.draw import draw_image_set, evaluation_rows
 from rayalign.pipeline.encode import fill_cache
-from rayalign.pipeline.output_check import check_output
+from rayalign.pipeline.output_check import check_output, claim
 from rayalign.pipeline.pair_stream import pair_dataset_factory
 from rayalign.pipeline.reward_service import start_reward_services, stop_reward_services
 from rayalign.pipeline.summary import summarise, write_summary
@@ -64,6 +64,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     notes = check_inputs(config)
     check_resume(config)
     check_output(config)
+    lock = claim(config)
     for note in notes:
         print(note, flush=True)
     embedded = connect(config.all_scorers)
@@ -72,6 +73,7 @@ def run(config: RunConfig) -> dict[str, Any]:
         (config.folder / "config.yaml").write_text(config.to_yaml())
         return _Run(config, started).finish()
     finally:
+        lock.close()
         if embedded:
             ray.shutdown()  # ends everything, reward services included
         else:

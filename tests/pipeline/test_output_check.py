@@ -13,7 +13,7 @@ import pytest
 
 from rayalign.config import RunConfig
 from rayalign.errors import ConfigError
-from rayalign.pipeline.output_check import check_output, stored_config
+from rayalign.pipeline.output_check import check_output, claim, stored_config
 
 
 def run_in(output: Path, **changes: Any) -> RunConfig:
@@ -30,6 +30,8 @@ def test_the_folder_is_made_and_may_be_its_own_again(tmp_path: Path) -> None:
     config = run_in(tmp_path / "deep" / "runs")
     check_output(config)
     assert list(config.folder.iterdir()) == []
+    (config.folder / "slurm-1.out").touch()  # before the run begins
+    check_output(config)
     (config.folder / "config.yaml").write_text(config.to_yaml())
     (config.folder / "notes.txt").touch()  # a person's, beside a run of ours
     check_output(config)
@@ -99,3 +101,27 @@ def test_a_limit_on_file_sizes(tmp_path: Path) -> None:
     root = str(Path(__file__).parents[2])
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, timeout=60)
     assert "cannot be written to (File too large)" in said.stdout, said.stderr
+
+
+def test_two_processes_do_not_run_in_one_folder(tmp_path: Path) -> None:
+    config = run_in(tmp_path)
+    check_output(config)
+    first = claim(config)
+    with pytest.raises(ConfigError, match=r"name = 'run': another process is running in .*; wait for it, or set anoth"):
+        claim(config)
+    first.close()
+    claim(config).close()
+
+
+def test_the_lock_of_a_killed_process_is_gone(tmp_path: Path) -> None:
+    config = run_in(tmp_path)
+    check_output(config)
+    code = (
+        "import os, signal; from pathlib import Path\n"
+        "from tests.pipeline.test_output_check import claim, run_in\n"
+        f"lock = claim(run_in(Path({str(tmp_path)!r})))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    root = str(Path(__file__).parents[2])
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, timeout=60).returncode == -9
+    claim(config).close()
