@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("rayalign", "jobs", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
 RUNS_TEXT = {"eval", "exec", "os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
-UNPICKLES = {"pickle.load", "pickle.loads", "dill.load", "dill.loads", "cloudpickle.loads", "numpy.lib.format.read_array"}
+UNPICKLES = {"pickle.load", "pickle.loads", "dill.load", "dill.loads", "cloudpickle.loads", "pandas.read_pickle"}
 
 
 def calls() -> Iterator[tuple[str, str, dict[str, str]]]:

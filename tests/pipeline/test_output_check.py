@@ -107,7 +107,7 @@ def test_two_processes_do_not_run_in_one_folder(tmp_path: Path) -> None:
     config = run_in(tmp_path)
     check_output(config)
     first = claim(config)
-    with pytest.raises(ConfigError, match=r"name = 'run': another process is running in .*; wait for it, or set anoth"):
+    with pytest.raises(ConfigError, match=r"name = 'run': another process is running in .*; wait for it, or set a"):
         claim(config)
     first.close()
     claim(config).close()
