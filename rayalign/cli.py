@@ -1,6 +1,6 @@
 """A job's command line: shorthands, every setting as a dotted option, a YAML file below them, clear refusals.
 
-Later wins: a job's own defaults < toy settings (for toy models) < --config file < command line.
+Later wins: a job's own defaults < toy settings (for toy models) < the run to --resume < --config file < command line.
 """
 
 from __future__ import annotations
@@ -95,11 +95,7 @@ def _complain(error: object, code: int) -> int:
 
 
 def parse(
-    description: str,
-    defaults: Tree,
-    arguments: list[str],
-    group: type[RunConfig] = RunConfig,
-    toy: Tree | None = None,
+    description: str, defaults: Tree, arguments: list[str], group: type[RunConfig] = RunConfig, toy: Tree | None = None
 ) -> RunConfig:
     """Command line -> `group`. Raises ConfigError on the first setting that is wrong."""
     known = dict(settings(group))
@@ -119,8 +115,9 @@ def parse(
         if field.endswith(".kind"):
             _put(usual, field, info.default)
     asked = _merged([from_file, from_line])
+    resumed = _settings_of(asked["resume"]) if asked.get("resume") else {}
     toys = toy_settings(_merged([usual, defaults, asked]), asked)
-    return validate(_merged([usual, defaults, *toys, toy if toys and toy else {}, asked]), group)
+    return validate(_merged([usual, defaults, *toys, toy if toys and toy else {}, resumed, asked]), group)
 
 
 def validate(tree: Tree, group: type[Group] = RunConfig) -> Group:  # type: ignore[assignment]
@@ -264,6 +261,12 @@ def _reward(text: str) -> Tree:
         return {"scorer": scorer, "weight": float(weight or 1.0)} | ({"scale": scale} if scale else {})
     except ValueError:
         raise ConfigError("--reward", text, "set SCORER or SCORER=WEIGHT with a number, then :SCALE if any") from None
+
+
+def _settings_of(resume: Any) -> Tree:
+    from rayalign.pipeline.resume import source_settings  # now: it reads arrays, and --help must not wait for that
+
+    return source_settings(str(resume))
 
 
 def _put(tree: Tree, field: str, value: Any) -> None:

@@ -51,6 +51,9 @@ HARMLESS = {
     "service.max_batch": 3,
     "evaluation.num_prompts": 2,
     "evaluation.every": 5,
+    "rollout.max_lag": 1,
+    "checkpoints": "s3://bucket/runs",
+    "resume": "runs/other",
 }
 HARMFUL = {
     "seed": 1,
@@ -142,6 +145,7 @@ RPO, FINAL = {"kind": "rpo"}, {"kind": "final"}
         ({"placement": {"scorer": {"min": 3}}}, "max = 1 is below min = 3"),
         ({"rewards": [{"scorer": "jpeg"}], "evaluation": {"scorers": ["jpeg"]}}, "a scorer stands twice"),
         ({"rewards": []}, "at least 1 item"),
+        ({"evaluation": {"best_by": "clip"}}, r"evaluation.best_by = 'clip' is measured nowhere; set reward or one of"),
         ({"train": {"lr": float("nan")}}, "finite number"),
         ({"train": {"betas": [0.9, 1.0]}}, "less than 1"),
         ({"rollout": {"max_lag": 2}}, "less than or equal to 1"),
@@ -171,6 +175,17 @@ def test_calls_per_trajectory_by_hand() -> None:
     # Whole trajectories branch nowhere, and a dataset's were drawn by somebody else.
     assert [pairs.calls_per_trajectory(20) for pairs in (TrajectoryPairs(), FinalPairs(), SamplePairs())] == [20] * 3
     assert DatasetPairs().calls_per_trajectory(20) == 0
+
+
+def test_where_checkpoints_are() -> None:
+    assert RunConfig(name="a").checkpoint_root == "runs/a/checkpoints"
+    assert RunConfig(name="a", checkpoints="s3://bucket/runs/").checkpoint_root == "s3://bucket/runs/a"
+
+
+def test_the_best_checkpoint_is_told_by_what_was_held_out() -> None:
+    assert RunConfig().best_by == "reward"
+    assert changed(RunConfig(), "evaluation.scorers", ["clip", "aesthetic"]).best_by == "clip"
+    assert changed(RunConfig(), "evaluation.best_by", "jpeg").best_by == "jpeg"
 
 
 def test_pairs_per_ticket_by_hand() -> None:

@@ -84,7 +84,7 @@ def _write(options: argparse.Namespace, config: RunConfig, folder: Path) -> Path
         raise ConfigError("RUN", str(options.run), "tuned a stub, which is no model that anything loads")
     if config.model.tuning.kind == "full" and options.to != "diffusers":
         raise ConfigError("--to", options.to, "the run tuned all weights: there is no LoRA; set --to diffusers")
-    arrays = _newest(options.run)
+    arrays = _newest(options.run, config)
     if config.model.tuning.kind == "full":
         return save_model(folder, config.model.path, family, arrays)
     if options.to == "kohya":
@@ -94,11 +94,13 @@ def _write(options: argparse.Namespace, config: RunConfig, folder: Path) -> Path
     return save_lora(folder, family, arrays)
 
 
-def _newest(run: Path) -> WeightArrays:
+def _newest(run: Path, config: RunConfig) -> WeightArrays:
     from rayalign.errors import CheckpointError
-    from rayalign.learning import checkpoint
+    from rayalign.learning.checkpoint_store import CheckpointStore
 
-    newest, problems = checkpoint.latest(run / "checkpoints")
-    if newest is None:
-        raise CheckpointError("; ".join([f"no whole checkpoint in {run / 'checkpoints'}", *problems]))
-    return checkpoint.load(newest).policy
+    # The folder may have moved since its config.yaml was written.
+    store = CheckpointStore.at(config.checkpoint_root if config.checkpoints else str(run / "checkpoints"))
+    newest = store.newest()
+    if not newest.done:
+        raise CheckpointError("; ".join([f"no whole checkpoint in {store.place.name}", *newest.problems]))
+    return store.policy(newest.done)

@@ -30,6 +30,8 @@ def check_divisible(config: RunConfig) -> None:
             f"rewards: {', '.join(config.standardised)} with scale = standardised needs a spread to begin with, which "
             f"one picture before tuning has not; set evaluation.num_prompts or evaluation.seeds_per_prompt to 2 or more"
         )
+    if config.best_by not in ("reward", *names):
+        raise ValueError(f"evaluation.best_by = {config.best_by!r} is measured nowhere; set reward or one of {names}")
     if isinstance(config.pairs, SamplePairs) and config.rollout.samples_per_ticket % config.pairs.group:
         raise ValueError(
             f"rollout.samples_per_ticket = {config.rollout.samples_per_ticket} does not divide into groups of "

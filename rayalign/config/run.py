@@ -73,6 +73,9 @@ class EvaluationConfig(Settings):
     every: Annotated[int, Field(ge=0)] = Field(
         0, description="iterations between held-out measurements while training; 0: only before and after"
     )
+    best_by: str | None = Field(
+        None, description="scorer that tells the best checkpoint on held-out prompts; null: the first held-out one"
+    )
     probe_prompts: Positive = Field(8, description="held-out prompts of such a measurement")
     probe_seeds: Positive = Field(2, description="images of each; diversity between them needs two")
 
@@ -82,6 +85,15 @@ class RunConfig(Settings):
 
     name: str = Field("tailorpo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="folder of the run in output")
     output: str = Field("runs", min_length=1, description="folder of all runs; on a cluster one that every node sees")
+    checkpoints: str | None = Field(
+        None,
+        min_length=1,
+        description="folder or URI (s3://, gs://, what fsspec knows) that holds <name>/ with its checkpoints; null: "
+        "within the run's folder",
+    )
+    resume: str | None = Field(
+        None, min_length=1, description="another run's folder or checkpoints, from whose newest this one goes on"
+    )
     seed: Annotated[int, Field(ge=0)] = Field(0, description="of every random draw")
     iterations: Positive = Field(10, description="times to generate and train")
     model: ModelConfig = ModelConfig()
@@ -103,7 +115,7 @@ class RunConfig(Settings):
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
         ("tensorboard",), description="where curves and pictures go beside the run's folder: tensorboard, wandb, mlflow"
     )
-    keep_checkpoints: Positive = Field(3, description="newest checkpoints kept; older ones are removed")
+    keep_checkpoints: Positive = Field(3, description="newest checkpoints kept, beside the best held-out one")
     max_failures: Annotated[int, Field(ge=0)] = Field(3, description="times the train workers may be restarted")
     stall_timeout_s: Annotated[float, Field(gt=0)] = Field(
         1800.0, description="stop with an error if no iteration, ticket or image gets done for this long"
@@ -119,6 +131,18 @@ class RunConfig(Settings):
     @property
     def folder(self) -> Path:
         return Path(self.output).expanduser() / self.name
+
+    @property
+    def checkpoint_root(self) -> str:
+        """Folder or URI of this run's checkpoints."""
+        if self.checkpoints is None:
+            return str(self.folder / "checkpoints")
+        return f"{self.checkpoints.rstrip('/')}/{self.name}"
+
+    @property
+    def best_by(self) -> str:
+        """What the best checkpoint is chosen by: a scorer, or "reward", the guiding scorers' weighted sum."""
+        return self.evaluation.best_by or next(iter(self.evaluation.scorers), "reward")
 
     @property
     def scorer_names(self) -> list[str]:
@@ -143,22 +167,25 @@ class RunConfig(Settings):
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
-    def hash(self) -> str:
-        """Of the settings that decide what is learned. Those that only decide where and how long are left out."""
-        harmless = {
-            "name",
-            "output",
-            "iterations",
-            "placement",
-            "service",
-            "trackers",
-            "keep_checkpoints",
-            "max_failures",
-        }
-        learned = self.model_dump(mode="json", exclude=harmless | {"stall_timeout_s", "evaluation"})
-        learned["rollout"].pop("tickets_in_flight")
+    def learned(self) -> dict[str, Any]:
+        """The settings that decide what is learned, as a tree. Those that only decide where, how fast and how long are
+        left out: a run may go on with others.
+        """
+        learned = self.model_dump(mode="json", exclude=_HARMLESS)
+        for name in ("tickets_in_flight", "max_lag"):
+            learned["rollout"].pop(name)
         learned["prompts"].pop("heldout")
         if self.standardised:  # the first version's scale comes from the pictures before tuning
             measured = self.evaluation.model_dump(mode="json", include={"num_prompts", "seeds_per_prompt", "batch"})
             learned["before"] = measured | {"prompts": self.prompts.heldout}
-        return hashlib.blake2b(json.dumps(learned, sort_keys=True).encode(), digest_size=8).hexdigest()
+        return learned
+
+    def hash(self) -> str:
+        """Of what is learned."""
+        return hashlib.blake2b(json.dumps(self.learned(), sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+_HARMLESS = {
+    *("name", "output", "checkpoints", "resume", "iterations", "placement", "service", "evaluation"),
+    *("trackers", "keep_checkpoints", "max_failures", "stall_timeout_s"),
+}

@@ -101,6 +101,13 @@ class StyleConfig(RunConfig):
             raise ValueError(f"pairs.path = {pairs['path']!r}: the job makes its own pairs; leave it empty")
         return {**values, "pairs": {"cache": str(own / LATENTS), **pairs, "path": str(own / PAIRS_FILE)}}
 
+    @field_validator("resume")
+    @classmethod
+    def _resumes_itself(cls, resume: str | None) -> str | None:
+        if resume is not None:
+            raise ValueError("a style alignment is several runs; the same command again goes on with each of its own")
+        return resume
+
     @field_validator("methods")
     @classmethod
     def _each_once(cls, methods: tuple[Method, ...]) -> tuple[Method, ...]:
@@ -120,6 +127,8 @@ class StyleConfig(RunConfig):
             "rpo": self.objective,
         }
         tree = self.shared() | {"name": method, "output": str(self.folder)}
+        if self.checkpoints is not None:
+            tree["checkpoints"] = self.checkpoint_root
         tree["objective"] = objectives[method].model_dump()
         tree["train"]["lr"] = getattr(self.rates, method) or self.train.lr
         return RunConfig.model_validate(tree)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,22 @@ class History:
     """Writes each `IterationRecord` to `history.jsonl`.
 
     `start` is the iteration the run begins or resumes at: earlier lines stay, later ones are taken away
-    first, so that an iteration done twice is there once.
+    first, so that an iteration done twice is there once. `known` are the records before it that its
+    checkpoint holds: the file lacks some where its writer was killed, and all on a new machine.
+
+    Attributes:
+        restored: those of `known` that the file lacked.
     """
 
-    def __init__(self, folder: str | Path, start: int = 0) -> None:
+    def __init__(self, folder: str | Path, start: int = 0, known: Sequence[IterationRecord] = ()) -> None:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        _drop_from(folder / HISTORY, start)
+        self.restored = _restore(folder / HISTORY, start, known)
         self._file = (folder / HISTORY).open("a", encoding="utf-8")
 
     def record(self, record: IterationRecord) -> None:
         """One line, on disk when this returns."""
-        self._file.write(json.dumps(_plain(asdict(record)), allow_nan=False) + "\n")
+        self._file.write(history_line(record))
         self._file.flush()
 
     def close(self) -> None:
@@ -56,7 +61,17 @@ def read_history(path: str | Path) -> list[IterationRecord]:
     path = path / HISTORY if path.is_dir() else path
     if not path.exists():
         return []
-    lines = path.read_text("utf-8").splitlines(keepends=True)
+    return parse_history(path.read_text("utf-8"))
+
+
+def history_line(record: IterationRecord) -> str:
+    """A record as `parse_history` reads it, with the line's end."""
+    return json.dumps(_plain(asdict(record)), allow_nan=False) + "\n"
+
+
+def parse_history(text: str) -> list[IterationRecord]:
+    """The records of whole lines; as `read_history`."""
+    lines = text.splitlines(keepends=True)
     found = [json.loads(line) for line in lines if line.endswith("\n") and line.strip()]
     for entry in found:
         for group in ("metrics", "seconds"):
@@ -66,14 +81,18 @@ def read_history(path: str | Path) -> list[IterationRecord]:
     return [IterationRecord(**entry) for entry in found]
 
 
-def _drop_from(path: Path, start: int) -> None:
-    """Keeps the lines of iterations below `start`, in one move: a crash leaves the old file or the new."""
-    if not path.exists():
-        return
-    kept = [record for record in read_history(path) if record.iteration < start]
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text("".join(json.dumps(_plain(asdict(record))) + "\n" for record in kept), "utf-8")
-    os.replace(partial, path)
+def _restore(path: Path, start: int, known: Sequence[IterationRecord]) -> list[IterationRecord]:
+    """Keeps the lines of iterations below `start` and adds the `known` ones that lack, in one move: a crash leaves the
+    old file or the new. Returns what was added.
+    """
+    kept = {record.iteration: record for record in read_history(path) if record.iteration < start}
+    missing = [record for record in known if record.iteration not in kept and record.iteration < start]
+    if path.exists() or missing:
+        kept |= {record.iteration: record for record in missing}
+        partial = path.with_name(f"{path.name}.partial")
+        partial.write_text("".join(history_line(kept[iteration]) for iteration in sorted(kept)), "utf-8")
+        os.replace(partial, path)
+    return missing
 
 
 def _plain(value: Any) -> Any:

@@ -66,6 +66,11 @@ class ReferenceRule:
         self.model.calls = calls  # no pair's, so they stand in no count of calls a pair
         return self._mean(float(found_B.sum()), len(found_B))
 
+    @property
+    def changes(self) -> int:
+        """How often the reference became another: while it stays the same, so does the reference."""
+        return self.copies + self.reinits
+
     def metrics(self) -> dict[str, float]:
         """What an iteration logs: nothing for a fixed reference."""
         if isinstance(self.config, FixedReference):

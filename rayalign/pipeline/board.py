@@ -74,7 +74,9 @@ class PolicyBoard:
         return self._weights.get(version)
 
     async def record(self, record: IterationRecord) -> None:
+        """Once an iteration: a worker that restarts says what the one before it may have died without saying."""
         async with self._changed:
+            self._records = [other for other in self._records if other.iteration != record.iteration]
             self._records.append(record)
             self._changed.notify_all()
 

@@ -16,7 +16,18 @@ from rayalign.errors import ConfigError
 
 AnyRun = TypeVar("AnyRun", bound=RunConfig)
 # What a run writes; anything else in a folder without config.yaml is somebody's.
-OURS = ("checkpoints", "images", "lora", "model", "ray", "history.jsonl", "summary.json", "report.html", "latents")
+OURS = (
+    "checkpoints",
+    "images",
+    "lora",
+    "model",
+    "best",
+    "ray",
+    "history.jsonl",
+    "summary.json",
+    "report.html",
+    "latents",
+)
 LOCK = ".running"
 PROBE_BYTES = 1 << 20  # less room than this and the first checkpoint would fail, after an hour
 

@@ -15,10 +15,10 @@ import pyarrow as pa
 import ray
 
 from rayalign.config import PoolConfig, RunConfig
-from rayalign.learning import checkpoint
 from rayalign.pipeline.annotate import AnnotateActor
 from rayalign.pipeline.encode import EncodeActor
 from rayalign.pipeline.gate import Gate
+from rayalign.pipeline.resume import store_of
 from rayalign.pipeline.rollout import RolloutActor
 
 
@@ -29,8 +29,7 @@ def pair_dataset_factory(config: RunConfig, board: Any) -> Callable[[], ray.data
         status = ray.get(board.status.remote())
         if status.fatal is not None:
             raise RuntimeError(status.fatal)
-        newest, _ = checkpoint.latest(config.folder / "checkpoints")
-        start = checkpoint.iterations_done(newest)
+        start = store_of(config).newest().done
         ray.get(board.begin.remote(start))
         return pair_dataset(config, board, start)
 

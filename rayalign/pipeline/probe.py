@@ -17,7 +17,7 @@ from rayalign.evaluation.drift import statistics
 from rayalign.evaluation.image_set import ImageSet
 from rayalign.models.text_to_image import TextToImage
 from rayalign.prompts import load_prompts
-from rayalign.records import HeldOut, Scores
+from rayalign.records import HeldOut, Scores, derive_seed
 from rayalign.rewards.protocol import ScoreFn
 from rayalign.sampling.images import as_stored, draw_images
 
@@ -43,6 +43,7 @@ class Probe:
     def __init__(self, config: RunConfig, model: TextToImage, score: ScoreFn) -> None:
         self._config, self._model, self._score = config, model, score
         self._rows = probe_rows(config) if config.evaluation.every else []
+        self.by = f"{config.best_by}-{derive_seed('probe', *map(str, self._rows)):x}"  # what checkpoints compare by
 
     def due(self, version: int) -> bool:
         """Whether policy version `version` is measured: every `evaluation.every`th, the untuned one included."""

@@ -14,8 +14,10 @@ trainer    consumes tables of pairs; produces checkpoints and policy versions   
 
 from __future__ import annotations
 
+import shutil
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -33,8 +35,8 @@ from rayalign.evaluation.grids import before_after_grid
 from rayalign.evaluation.image_set import ImageSet
 from rayalign.evaluation.report import write_report
 from rayalign.evaluation.trackers import Trackers
-from rayalign.learning import checkpoint
 from rayalign.models.export import save_policy
+from rayalign.models.family import Family
 from rayalign.models.load import find_family
 from rayalign.models.weight_sets import WeightArrays
 from rayalign.pipeline.board import start_board
@@ -43,15 +45,17 @@ from rayalign.pipeline.draw import draw_image_set, evaluation_rows
 from rayalign.pipeline.encode import fill_cache
 from rayalign.pipeline.output_check import check_output, claim
 from rayalign.pipeline.pair_stream import pair_dataset_factory
+from rayalign.pipeline.resume import adopt, check_resume, known_history, store_of
 from rayalign.pipeline.reward_service import start_reward_services, stop_reward_services
 from rayalign.pipeline.summary import summarise, write_summary
 from rayalign.pipeline.trainer import train_loop
-from rayalign.pipeline.validate import check_inputs, check_resume, with_absolute_paths
+from rayalign.pipeline.validate import check_inputs, with_absolute_paths
 from rayalign.pipeline.watch import InThread, Watch
 from rayalign.progress import Progress
 from rayalign.rewards.statistics import NO_SCORES, ByScorer, Moments, moments_of
 
 POLL_S = 1.0
+BEST_FOLDER = "best"
 
 
 def run(config: RunConfig) -> dict[str, Any]:
@@ -85,12 +89,15 @@ class _Run:
 
     def __init__(self, config: RunConfig, started: float) -> None:
         self.config, self.started = config, started
-        newest, problems = checkpoint.latest(config.folder / "checkpoints")
-        self.done = checkpoint.iterations_done(newest)
+        self.store = store_of(config)
+        adopt(config, self.store)
+        newest = self.store.newest()
+        self.done = newest.done
         self.progress = Progress(config.iterations, self.done, config.folder / "run.log")
-        for problem in problems:
-            self.progress.stage(problem)
-        self.tracker = Trackers(config.folder, config.model_dump(mode="json"), config.trackers, self.done)
+        for problem in newest.problems:
+            self.progress.stage(f"{problem}; {'using the one before' if newest.done else 'beginning anew'}")
+        known = known_history(self.store, self.done)
+        self.tracker = Trackers(config.folder, config.model_dump(mode="json"), config.trackers, self.done, known)
         self.said = SaidOnce()
 
     def finish(self) -> dict[str, Any]:
@@ -170,13 +177,12 @@ class _Run:
 
     def _after(self, before: ImageSet, restarts: int) -> dict[str, Any]:
         config, folder = self.config, self.config.folder
-        newest, _ = checkpoint.latest(folder / "checkpoints")
-        if newest is None:
-            raise RunStopped(f"no checkpoint in {folder / 'checkpoints'}: the train workers must see the same folder")
-        policy = checkpoint.load(newest).policy
+        done = self.store.newest().done
+        if not done:
+            raise RunStopped(f"no checkpoint in {self.store.place.name}: the train workers must see the same folder")
+        policy = self.store.policy(done)
         family = find_family(config.model.path, config.model.family)
-        # The stub is no model that anybody could load.
-        saved = save_policy(folder, config, family, policy) if family.name != "stub" else None
+        saved = self._save_weights(family, done, policy)
         self.progress.stage(f"drawing {len(before)} images after tuning")
         after = self._draw(policy)
         after.save(folder / "images" / "after")
@@ -187,11 +193,23 @@ class _Run:
         write_summary(folder, summary)
         report = write_report(folder)
         self.progress.stage("\n" + before_after_table(summary["reward"]) + "\n")
-        if saved is not None:
-            self.progress.stage(f"weights {saved}")
+        for path in saved:
+            self.progress.stage(f"weights {path}")
         self.progress.stage(f"images  {folder / 'images' / 'before_after.png'}")
         self.progress.stage(f"report  {report}")
         return summary
+
+
+    def _save_weights(self, family: Family, done: int, policy: WeightArrays) -> list[Path]:
+        """The newest policy's, and in `best/` those of the best held-out measurement, if these are others."""
+        config, folder = self.config, self.config.folder
+        shutil.rmtree(folder / BEST_FOLDER, ignore_errors=True)  # of an earlier end of this run
+        if family.name == "stub":
+            return []  # no model that anybody could load
+        saved, best = [save_policy(folder, config, family, policy)], self.store.best()
+        if best not in (None, done):
+            saved.append(save_policy(folder / BEST_FOLDER, config, family, self.store.policy(best)))  # type: ignore[arg-type]
+        return saved
 
 
 def first_statistics(config: RunConfig, before: ImageSet) -> dict[str, Moments]:

@@ -14,7 +14,8 @@ from rayalign.models.lora_check import check_lora_fits
 from rayalign.models.stylise import find_lora, image_to_image_class
 from rayalign.pipeline.draw import evaluation_rows
 from rayalign.pipeline.output_check import stored_config
-from rayalign.pipeline.validate import check_inputs, check_resume, with_absolute_paths
+from rayalign.pipeline.resume import check_resume
+from rayalign.pipeline.validate import check_inputs, with_absolute_paths
 
 
 def absolute_style(config: StyleConfig) -> StyleConfig:

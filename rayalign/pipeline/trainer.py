@@ -8,6 +8,7 @@ unblocks   the gate, by publishing
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -21,15 +22,17 @@ import torch
 
 from rayalign.config import DatasetPairs, RunConfig
 from rayalign.errors import RayalignError, RunStopped
-from rayalign.learning import checkpoint
-from rayalign.learning.checkpoint import Arrays, Checkpoint
+from rayalign.evaluation.history import history_line, parse_history
+from rayalign.learning.checkpoint import REFERENCE, Arrays, Checkpoint
 from rayalign.learning.iteration_stats import IterationStats
 from rayalign.learning.learner import Learner, make_accelerator
+from rayalign.learning.manifest import Part
 from rayalign.learning.optimizer_state import optimizer_arrays, restore_optimizer
 from rayalign.models.load import load_model
 from rayalign.models.publish import publishable
 from rayalign.pipeline.devices import peak_memory, prepare_actor
 from rayalign.pipeline.probe import Probe
+from rayalign.pipeline.resume import store_of
 from rayalign.pipeline.reward_service import RewardClient
 from rayalign.records import BROKEN_STATUSES, STATUSES, UNSCORED_STATUSES, HeldOut, IterationRecord
 from rayalign.rewards.statistics import ByScorer, from_plain, merge_by_scorer, standards, to_plain
@@ -62,6 +65,9 @@ class TrainWorker:
         client.standards = standards(config.rewards, scores)  # the first version's for all, so that these compare
         self.probe = Probe(config, self.model, client)
         self._untuned: HeldOut | None = None  # measured before the first iteration
+        self.store = store_of(config)
+        self.history = ""  # a line an iteration since the first, which each checkpoint holds
+        self._stored: tuple[int, Part] | None = None  # the reference in the store, after so many changes
         self._published_refs: list[Any] = []  # an object lives as long as its owner holds a reference
 
     def run(self) -> None:
@@ -78,18 +84,7 @@ class TrainWorker:
         """Loads the checkpoint the controller began from, and publishes the versions that tickets will ask for."""
         start = ray.get(self.board.start_iteration.remote())
         if start:
-            path, _ = checkpoint.latest(self.config.folder / "checkpoints")
-            state = checkpoint.load(path)  # type: ignore[arg-type]
-            if state.iterations_done != start:
-                raise RunStopped(f"the newest checkpoint is of iteration {state.iterations_done}, expected {start}")
-            self.model.weights.load("policy", state.policy)
-            self.model.weights.load("reference", state.reference)
-            restore_optimizer(self.learner.optimizer, state.optimizer)
-            self.learner.reference.restore(state.rules.get("reference", {}))
-            if "scores" in state.rules:
-                self.scores = [from_plain(one) for one in state.rules["scores"]]
-            if state.previous is not None:
-                self.previous = state.previous
+            self._load(start)
         if self.is_first:
             policy = self.model.weights.state("policy")
             if start and self.config.rollout.max_lag:
@@ -100,6 +95,21 @@ class TrainWorker:
             if start == 0 and self.probe.due(0):
                 self._untuned = self.probe.measure(0)
         return start
+
+    def _load(self, done: int) -> None:
+        state = self.store.load(done)
+        self.model.weights.load("policy", state.policy)
+        self.model.weights.load("reference", state.reference)  # type: ignore[arg-type]
+        restore_optimizer(self.learner.optimizer, state.optimizer)
+        self.learner.reference.restore(state.rules.get("reference", {}))
+        if "scores" in state.rules:
+            self.scores = [from_plain(one) for one in state.rules["scores"]]
+        self._stored = self.learner.reference.changes, self.store.manifest(done).parts[REFERENCE]
+        # A run that begins to lag has no version before: for one iteration it draws from the newest.
+        self.previous = state.previous or state.policy
+        self.history = state.history
+        if self.is_first:
+            ray.get(self.board.record.remote(parse_history(state.history)[-1]))
 
     def _learn(self, iteration: int, tickets: Iterator[pa.Table]) -> IterationStats:
         """One iteration: its tickets, in as many optimiser steps as the run sets."""
@@ -135,12 +145,14 @@ class TrainWorker:
         metrics |= peak_memory(self.model.device)
         started = time.perf_counter()
         policy = self.model.weights.state("policy")
-        self._save(iteration, policy)
-        self._publish(iteration + 1, policy, self.scores[1])
-        self.previous = policy
+        self._publish(iteration + 1, policy, self.scores[1])  # first: the rollout pool draws while the rest is done
         seconds = {"training": training_s, "sync": time.perf_counter() - started}
         record = self._with_held_out(stats.record(iteration, metrics, counts, seconds))
-        ray.get(self.board.record.remote(record))
+        started = time.perf_counter()
+        self._save(record, policy)
+        self.previous = policy
+        seconds = record.seconds | {"sync": record.seconds["sync"] + time.perf_counter() - started}
+        ray.get(self.board.record.remote(replace(record, seconds=seconds)))
 
     def _with_held_out(self, record: IterationRecord) -> IterationRecord:
         """Measures the policy in place if it is time to."""
@@ -192,17 +204,26 @@ class TrainWorker:
             if share > limit:
                 raise RunStopped(f"{lost} of {drawn} pairs were {what} ({share:.0%}, allowed {limit:.0%}); {fix}")
 
-    def _save(self, iteration: int, policy: Arrays) -> None:
-        state = Checkpoint(
-            iterations_done=iteration + 1,
-            config_hash=self.config.hash(),
-            policy=policy,
-            reference=self.model.weights.state("reference"),
-            optimizer=optimizer_arrays(self.learner.optimizer),
-            previous=self.previous if self.config.rollout.max_lag else None,
-            rules={"reference": self.learner.reference.state(), "scores": [to_plain(one) for one in self.scores]},
+    def _save(self, record: IterationRecord, policy: Arrays) -> None:
+        self.history += history_line(record)
+        changes = self.learner.reference.changes
+        unchanged = self._stored is not None and self._stored[0] == changes
+        held_out = record.metrics.get(f"heldout/{self.config.best_by}", math.nan)
+        stored = self.store.save(
+            Checkpoint(
+                iterations_done=record.version,
+                config=self.config.model_dump(mode="json"),
+                policy=policy,
+                reference=self._stored[1] if self._stored and unchanged else self.model.weights.state("reference"),
+                optimizer=optimizer_arrays(self.learner.optimizer),
+                previous=self.previous if self.config.rollout.max_lag else None,
+                rules={"reference": self.learner.reference.state(), "scores": [to_plain(one) for one in self.scores]},
+                history=self.history,
+                held_out=held_out if math.isfinite(held_out) else None,
+                held_out_by=self.probe.by,
+            )
         )
-        checkpoint.save(self.config.folder / "checkpoints", state, self.config.keep_checkpoints)
+        self._stored = changes, stored
 
     def _publish(self, version: int, arrays: Arrays, scores: ByScorer) -> None:
         """`arrays` are the policy in place, whose canary answers; `scores` are of all scored before the version."""

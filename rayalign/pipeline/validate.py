@@ -1,4 +1,4 @@
-"""What can be known to be wrong before anything starts: inputs, model folder, and a run folder of other settings."""
+"""What can be known to be wrong before anything starts: inputs and model folder. For a run to resume: `resume.py`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from rayalign.data.source import open_pairs
 from rayalign.data.toy import NAME as TOY_PREFERENCES
 from rayalign.errors import ConfigError
 from rayalign.evaluation.trackers import check_trackers
-from rayalign.learning import checkpoint
-from rayalign.pipeline.output_check import stored_config
 from rayalign.prompts import BUILT_IN, read_prompts
 from rayalign.rewards.table import EMBEDDERS, SCORERS, absolute_options, check_scorer, scorer_facts
 from rayalign.toy import TOY_MODELS
@@ -33,7 +31,9 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
             return path
 
     tree: dict[str, Any] = config.model_dump()
-    tree["output"] = str(Path(config.output).expanduser().resolve())
+    for name in ("output", "checkpoints", "resume"):
+        if tree[name] is not None and "://" not in tree[name]:
+            tree[name] = str(Path(tree[name]).expanduser().resolve())
     for group, name in (("model", "path"), ("model", "vae"), ("prompts", "source"), ("prompts", "heldout")):
         tree[group][name] = absolute(tree[group][name])
     if isinstance(config.pairs, DatasetPairs):
@@ -94,23 +94,3 @@ def _check_differentiable(scorers: list[str]) -> None:
 def _check_embedder(name: str) -> None:
     if name not in EMBEDDERS:
         raise ConfigError("objective.embedder", name, f"embeds nothing; set one of {', '.join(EMBEDDERS)}")
-
-
-def check_resume(config: RunConfig) -> None:
-    """Raises ConfigError, showing each difference, if the run's folder was begun with settings that matter."""
-    before = stored_config(config.folder, RunConfig)
-    newest, _ = checkpoint.latest(config.folder / "checkpoints")
-    if before is None or newest is None or before.hash() == config.hash():
-        return
-    old, new = (_flat(one.model_dump(mode="json")) for one in (before, config))
-    changed = [
-        f"{key} was {old.get(key)}, is {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)
-    ]
-    fix = f"{config.folder} holds a run with other settings ({'; '.join(changed)}); set another --name"
-    raise ConfigError("name", config.name, fix)
-
-
-def _flat(tree: object, path: str = "") -> dict[str, object]:
-    if isinstance(tree, dict):
-        return {k: v for key, value in tree.items() for k, v in _flat(value, f"{path}.{key}".strip(".")).items()}
-    return {path: tree}

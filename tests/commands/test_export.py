@@ -20,7 +20,8 @@ from rayalign.commands.main import main
 from rayalign.config import RunConfig
 from rayalign.evaluation.comparison import compare
 from rayalign.evaluation.image_set import ImageSet
-from rayalign.learning import checkpoint
+from rayalign.learning.checkpoint import Checkpoint
+from rayalign.learning.checkpoint_store import CheckpointStore
 from rayalign.models.load import load_model, resolve_path
 from rayalign.models.text_to_image import TextToImage
 from rayalign.sampling.images import draw_images
@@ -38,8 +39,8 @@ def a_run(folder: Path, path: str, **changes: Any) -> tuple[Path, TextToImage]:
     arrays = nudged(model, 1, scale=0.05)
     config.folder.mkdir(parents=True)
     (config.folder / "config.yaml").write_text(config.to_yaml())
-    state = checkpoint.Checkpoint(3, config.hash(), policy=arrays, reference=arrays, optimizer={})
-    checkpoint.save(config.folder / "checkpoints", state, keep=1)
+    state = Checkpoint(3, config.model_dump(mode="json"), policy=arrays, reference=arrays, optimizer={})
+    CheckpointStore.at(config.checkpoint_root).save(state)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
     before, after = (

@@ -33,6 +33,23 @@ def test_resuming_drops_what_will_be_done_again(tmp_path):
     assert read_history(tmp_path) == [record(0), record(1), record(2, loss=0.25)]
 
 
+def test_what_the_file_lacks_comes_from_the_checkpoint(tmp_path):
+    """A writer was killed before it wrote iterations 1 and 3, or all was lost with the disk."""
+    with closing(History(tmp_path / "holes")) as history:
+        for i in (0, 2):
+            history.record(record(i))
+    known = [record(i, loss=float(i)) for i in range(4)]
+    for folder, lacked in (("holes", [1, 3]), ("new-machine", [0, 1, 2, 3])):
+        with closing(History(tmp_path / folder, start=4, known=known)) as history:
+            assert history.restored == [known[i] for i in lacked]
+            history.record(record(4))
+    assert read_history(tmp_path / "holes") == [record(0), known[1], record(2), known[3], record(4)]
+    assert read_history(tmp_path / "new-machine") == [*known, record(4)]
+    # What the checkpoint holds beyond the iteration it is asked for would be done again.
+    History(tmp_path / "back", start=1, known=known).close()
+    assert read_history(tmp_path / "back") == [known[0]]
+
+
 def test_half_a_line_is_no_record(tmp_path):
     with closing(History(tmp_path)) as history:
         history.record(record(0))

@@ -9,7 +9,8 @@ import torch
 
 from rayalign.config import CopiedReference, FixedReference
 from rayalign.learning.batches import kept_rows, micro_batches
-from rayalign.learning.checkpoint import Checkpoint, load, save
+from rayalign.learning.checkpoint import Checkpoint
+from rayalign.learning.checkpoint_store import CheckpointStore
 from rayalign.learning.learner import Learner
 from rayalign.learning.optimizer_state import optimizer_arrays, restore_optimizer
 from rayalign.learning.reference import ReferenceRule
@@ -139,16 +140,18 @@ def continued(learner: Learner, folder: Path) -> Learner:
     weights = learner.model.weights
     state = Checkpoint(
         1,
-        "0",
+        {},
         weights.state("policy"),
         weights.state("reference"),
         optimizer_arrays(learner.optimizer),
         rules={"reference": learner.reference.state()},
     )
-    found = load(save(folder, state, keep=1))
+    store = CheckpointStore.at(str(folder))
+    store.save(state)
+    found = store.load(1)
     fresh = start(**learner.run.reference.model_dump())
     fresh.model.weights.load("policy", found.policy)
-    fresh.model.weights.load("reference", found.reference)
+    fresh.model.weights.load("reference", found.reference)  # type: ignore[arg-type]
     restore_optimizer(fresh.optimizer, found.optimizer)
     fresh.reference.restore(found.rules["reference"])
     return fresh

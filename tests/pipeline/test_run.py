@@ -114,8 +114,34 @@ def test_two_train_workers_see_every_pair_once_and_learn_the_same(
     assert other.metrics["grad_norm"] == pytest.approx(first.metrics["grad_norm"], rel=1e-4)
 
 
+@pytest.mark.timeout(900)
+def test_a_resume_with_other_numbers_of_workers_and_actors_learns_the_same(
+    undisturbed: tuple[RunConfig, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Two train workers, then one, then two; the checkpoints by way of fsspec, and the last on a new machine's disk."""
+    whole, _ = undisturbed
+    places = {"checkpoints": f"local://{tmp_path}/bucket", "name": "moved"}
+    stages = ((2, 2, 1, "one"), (4, 1, 2, "one"), (5, 2, 1, "two"))
+    for iterations, workers, actors, machine in stages:
+        placement = whole.placement.model_dump() | {"train": {"num": workers, "cpus": 0.5}}
+        placement["rollout"] |= {"min": actors, "max": actors}
+        config = settings(tmp_path / machine, iterations=iterations, placement=placement, **places)
+        summary = run(config)
+    # The new disk has the whole history, and no pair was missed or trained on twice.
+    assert summary["num_iterations"] == 5
+    assert sum(summary["num_pairs"].values()) == 80
+    expected, found = read_history(whole.folder), read_history(config.folder)
+    for name in ("loss", "grad_norm", "reward"):
+        assert [record.metrics[name] for record in found] == pytest.approx(
+            [record.metrics[name] for record in expected], rel=1e-5
+        )
+    left = sorted(path.name for path in (tmp_path / "bucket" / "moved").iterdir())
+    assert left == ["iteration-000003", "iteration-000004", "iteration-000005", "shared"]
+    assert len(list((tmp_path / "bucket" / "moved" / "shared").iterdir())) == 1
+
+
 def test_a_folder_of_other_settings_is_refused(undisturbed: tuple[RunConfig, dict[str, Any]]) -> None:
     whole, _ = undisturbed
     other = RunConfig.model_validate(whole.model_dump() | {"seed": 7})
-    with pytest.raises(ConfigError, match=r"seed was 0, is 7"):
+    with pytest.raises(ConfigError, match=r"of other settings \(seed 0 -> 7\); set them back, or another --name"):
         run(other)

@@ -45,15 +45,27 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 class Trackers:
-    """The run's history and every tracker it asked for, as one."""
+    """The run's history and every tracker it asked for, as one. `known` as in `History`."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], names: Sequence[str], start: int = 0) -> None:
-        self._history = History(folder, start)
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        names: Sequence[str],
+        start: int = 0,
+        known: Sequence[IterationRecord] = (),
+    ) -> None:
+        self._history = History(folder, start, known)
         self._trackers: list[Tracker] = [_class(name)(folder, config, start) for name in names]
+        for record in self._history.restored:
+            self._plot(record)
 
     def record(self, record: IterationRecord) -> None:
         """On disk in the history when this returns, then a point a scalar in each tracker."""
         self._history.record(record)
+        self._plot(record)
+
+    def _plot(self, record: IterationRecord) -> None:
         for tracker in self._trackers:
             tracker.scalars(scalars(record), record.iteration)
 
