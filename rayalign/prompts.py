@@ -67,7 +67,8 @@ def read_prompts(config: PromptsConfig, field: str = "prompts.source") -> Prompt
             raise ConfigError(field, source, f"{what}; set a file or one of the built-in sets {sorted(BUILT_IN)}")
         given = [(number, prompt.strip()) for number, prompt in _read(path, config.column)]
     except (OSError, ValueError, KeyError, RecursionError) as error:
-        fix = f"cannot be read ({error}); set a UTF-8 .txt (a prompt a line), .jsonl or .parquet file"
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error  # without the name again
+        fix = f"cannot be read ({why}); set a UTF-8 .txt (a prompt a line), .jsonl or .parquet file"
         raise ConfigError(field, source, fix) from error
     full = [(number, prompt) for number, prompt in given if prompt]
     distinct = list(dict.fromkeys(prompt for _, prompt in full))

@@ -50,6 +50,8 @@ def jobs() -> list[Job]:
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
+        if not hasattr(module, "DEFAULTS"):
+            continue  # no run: jobs/score.py
         group = getattr(module, "StyleConfig", RunConfig)
         found.append(Job(path.stem, str(module.__doc__), module.DEFAULTS, group, getattr(module, "TOY", None)))
     return found
@@ -302,6 +304,26 @@ def wrong_line(job: Job, file: Path, draw: random.Random) -> Broken:
     return Broken(job, [*arguments, *_pairs(job)], (word,), " ".join(arguments))
 
 
+def missing_input(job: Job, file: Path, draw: random.Random) -> Broken:
+    """Valid settings that name what is not there."""
+    nowhere = str(file.with_suffix(draw.choice([".txt", ".parquet", ".none"])))
+    ways: list[tuple[list[str], str]] = [
+        (["--reward", draw.choice(["jpg", "pick score", "my_module:Mine", "os:path", ":"])], "rewards.scorer"),
+        (["--evaluation.scorers", f"jpeg-large,{draw.choice(['clipp', 'a:b'])}"], "rewards.scorer"),
+    ]
+    if job.group is RunConfig and job.defaults["pairs"]["kind"] == "dataset":
+        ways += [(["--pairs.path", nowhere], "pairs.path")]
+    elif job.group is RunConfig:
+        ways += [
+            (["--prompts", draw.choice([nowhere, str(file.parent), "a" * 5000, "animal"])], "prompts.source"),
+            (["--prompts.heldout", nowhere], "prompts.heldout"),
+        ]
+    arguments, word = draw.choice(ways)
+    if "--evaluation.scorers" in arguments or word != "rewards.scorer":
+        arguments += ["--reward", "stub"]  # which suits every job
+    return Broken(job, [*_pairs(job), *arguments], (word,), " ".join(arguments)[:200])
+
+
 def _pairs(job: Job) -> list[str]:
     """An offline job has no valid line without them."""
     return [] if job.group is not RunConfig or job.defaults["pairs"]["kind"] != "dataset" else ["--pairs.path", "x"]
@@ -318,4 +340,5 @@ WAYS: tuple[Way, ...] = (
     not_together,
     broken_yaml,
     wrong_line,
+    missing_input,
 )

@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 
 from rayalign.errors import ConfigError
+from rayalign.pipeline.validate import check_files
 from tests.broken_configs import ROOT, WAYS, Broken, broken_configs, jobs, valid_tree
 
 MAX_S = 20.0
 
 
 def refusal(broken: Broken, capsys: pytest.CaptureFixture) -> str:
-    """What the user reads; argparse's own refusals exit, ours are ConfigErrors."""
+    """What the user reads. argparse's own refusals exit, ours are ConfigErrors: of settings, then of what they name."""
     with pytest.raises((ConfigError, SystemExit)) as caught:
-        broken.job.parse(broken.arguments)
+        check_files(broken.job.parse(broken.arguments))
     if isinstance(caught.value, ConfigError):
         return str(caught.value)
     assert caught.value.code == 2
