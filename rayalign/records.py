@@ -27,10 +27,18 @@ UNSCORED_STATUSES = (
     "score_replica_died",
     "score_unserved",  # the service itself failed
 )
+LATENT_FAILED = "latent_failed"  # a latent of it is NaN or infinite: the denoiser gave no picture to score
 UNLABELLED = "unlabelled"  # a row of a dataset without a preference
 BROKEN = "broken"  # a row of a dataset that makes no sense; in the pair stream by what is wrong with it:
 BROKEN_STATUSES = ("broken_caption", "broken_image", "broken_labels", "broken_line")
-STATUSES = (KEPT, TIE, SMALL_GAP, *UNSCORED_STATUSES, UNLABELLED, *BROKEN_STATUSES)
+STATUSES = (KEPT, TIE, SMALL_GAP, *UNSCORED_STATUSES, LATENT_FAILED, UNLABELLED, *BROKEN_STATUSES)
+
+# Why an optimiser step was not made. The first two are faults: a number was NaN or infinite.
+SKIPPED_LOSS = "loss"
+SKIPPED_GRADIENT = "gradient"
+SKIPPED_EMPTY = "empty"  # no pair was kept
+SKIPPED_OVERFLOW = "overflow"  # float16's loss scale was too large, and has been lowered
+SKIP_REASONS = (SKIPPED_LOSS, SKIPPED_GRADIENT, SKIPPED_EMPTY, SKIPPED_OVERFLOW)
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -120,6 +128,7 @@ class HeldOut:
     num_images: int
     num_failed: int  # scores that failed, of all scorers together
     seconds: float
+    by_prompt: dict[str, list[float]] = field(default_factory=dict)  # name of `metrics` -> mean of each prompt's images
 
     def metrics(self) -> dict[str, float]:
         """As curves: heldout/reward, heldout/<scorer>, image/<statistic>."""

@@ -239,3 +239,11 @@ def test_every_combination_is_a_valid_run_and_survives_yaml() -> None:
 def test_nothing_changes_after_validation() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         RunConfig().train.lr = 1.0  # type: ignore[misc]
+
+
+def test_acting_on_a_collapse_needs_measurements_and_guards_change_nothing_learned() -> None:
+    with pytest.raises(ValidationError, match=r"guard.on_collapse = rollback acts on held-out .* set evaluation.every"):
+        RunConfig.model_validate({"guard": {"on_collapse": "rollback"}})
+    guarded = {"guard": {"on_collapse": "stop", "on_limit": "stop"}, "evaluation": {"every": 2}}
+    lenient = {"train": {"max_skipped_steps": 50}}
+    assert RunConfig.model_validate(guarded | lenient).hash() == RunConfig().hash()

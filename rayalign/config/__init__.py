@@ -5,6 +5,7 @@ the reference model, the timesteps, the reward's scale. Light on purpose (no tor
 setting answer at once.
 """
 
+from rayalign.config.guard import GuardConfig
 from rayalign.config.learning import (
     CopiedReference,
     EarlyTimesteps,
@@ -43,6 +44,7 @@ __all__ = [
     "FinalPairs",
     "FixedReference",
     "FullConfig",
+    "GuardConfig",
     "GuidanceConfig",
     "ListedTimesteps",
     "LoraConfig",

@@ -40,7 +40,7 @@ def check_divisible(config: RunConfig) -> None:
 
 
 def check_choices(config: RunConfig) -> None:
-    """Raises ValueError where pairs, objective, timesteps and sampler do not go together."""
+    """Raises ValueError where pairs, objective, timesteps, sampler, guards and measurements do not go together."""
     pairs, objective, steps = config.pairs, config.objective, config.sampler.num_steps
     # Clean pairs are not tied to a step.
     for step in pairs.steps_on(steps) if pairs.rows != "clean" else ():
@@ -61,6 +61,11 @@ def check_choices(config: RunConfig) -> None:
         )
     if isinstance(pairs, DatasetPairs) and not pairs.path:
         raise ValueError("pairs.path is empty; set the parquet file, JSONL or folder that holds the pairs")
+    if config.guard.on_collapse != "warn" and not config.evaluation.every:
+        raise ValueError(
+            f"guard.on_collapse = {config.guard.on_collapse} acts on held-out measurements, and evaluation.every = 0 "
+            "makes none; set evaluation.every to 5, for instance"
+        )
     smallest = min(config.rollout.samples_per_ticket, config.train.micro_batch)
     if objective.gathers:  # whole tickets, of all workers
         smallest = config.rollout.samples_per_ticket * config.placement.train.num

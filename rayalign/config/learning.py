@@ -18,6 +18,9 @@ class TrainConfig(Settings):
     weight_decay: NonNegative = Field(1e-4, description="AdamW weight decay")
     max_grad_norm: AboveZero = Field(1.0, description="gradient norm above which it is clipped")
     optimizer_steps: Positive = Field(1, description="optimiser steps in one iteration; divides its tickets")
+    max_skipped_steps: Positive = Field(
+        5, description="optimiser steps in a row whose loss or gradient is not finite, hence skipped, that stop the run"
+    )
     micro_batch: Positive = Field(4, description="pairs in one training forward; the rest is gradient accumulation")
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = Field("auto", description="auto: bf16 on a GPU, else no")
     gradient_checkpointing: bool = Field(False, description="less memory, about a third more time in training")

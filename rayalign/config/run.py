@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from rayalign.config.checks import check_choices, check_divisible, check_no_secrets
+from rayalign.config.guard import GuardConfig
 from rayalign.config.learning import FixedReference, Reference, Timesteps, TrainConfig, UniformTimesteps
 from rayalign.config.model import ModelConfig
 from rayalign.config.pairs import Pairs, StepwisePairs
@@ -109,6 +110,7 @@ class RunConfig(Settings):
     )
     rollout: RolloutConfig = RolloutConfig()
     train: TrainConfig = TrainConfig()
+    guard: GuardConfig = GuardConfig()
     placement: PlacementConfig = PlacementConfig()
     service: ServiceConfig = ServiceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -178,6 +180,7 @@ class RunConfig(Settings):
         if self.standardised:  # the first version's scale comes from the pictures before tuning
             measured = self.evaluation.model_dump(mode="json", include={"num_prompts", "seeds_per_prompt", "batch"})
             learned["before"] = measured | {"prompts": self.prompts.heldout}
+        learned["train"].pop("max_skipped_steps")
         return learned
 
     def hash(self) -> str:
@@ -187,5 +190,5 @@ class RunConfig(Settings):
 
 _HARMLESS = {
     *("name", "output", "checkpoints", "resume", "iterations", "placement", "service", "evaluation"),
-    *("trackers", "keep_checkpoints", "max_failures", "stall_timeout_s"),
+    *("guard", "trackers", "keep_checkpoints", "max_failures", "stall_timeout_s"),
 }

@@ -31,7 +31,7 @@ from rayalign.data.preferences import (
     PreferenceRow,
     read_rows,
 )
-from rayalign.records import BROKEN, tensor_column, tensor_values
+from rayalign.records import BROKEN, LATENT_FAILED, tensor_column, tensor_values
 
 Encode = Callable[[torch.Tensor], torch.Tensor]  # images in [0, 1] (B, 3, H, W) -> latents (B, C, H, W)
 
@@ -68,7 +68,9 @@ def encode_rows(rows: Sequence[PreferenceRow], encode: Encode, resolution: int) 
             data = getattr(row, side)
             if data is not None:
                 latents[number] = encode(torch.from_numpy(decode(data, resolution))[None])[0].cpu().numpy()
-        sides[side] = latents
+        finite = np.array([bool(np.isfinite(one).all()) for one in latents], dtype=bool)
+        sides[side] = np.where(finite.reshape(-1, 1, 1, 1), latents, np.float32(0))
+        status = [one if ok else LATENT_FAILED for one, ok in zip(status, finite.tolist(), strict=True)]
     return LatentRows([row.prompt for row in rows], status, sides["winner"], sides["loser"])
 
 

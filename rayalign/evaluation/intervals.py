@@ -78,6 +78,42 @@ def mean_interval(
     return Interval(mean, float(low), float(high), n)
 
 
+def ratio_interval(
+    parts: np.ndarray | Sequence[float],
+    wholes: np.ndarray | Sequence[float],
+    *,
+    seed: int = 0,
+    resamples: int = NUM_RESAMPLES,
+) -> Interval:
+    """sum_p parts / sum_p wholes with a 95% interval by a bootstrap over prompts p, percentile method.
+
+    A prompt brings its part and its whole together, so that what is the same share of every prompt is known exactly,
+    however much prompts differ in size.
+
+    Args:
+        parts, wholes: (P,), one entry a prompt; those of which either is not finite are left out.
+
+    NaN without a whole above 0, and bounds of NaN with fewer than two prompts. Raises ValueError unless both have the
+    same length, or on a whole below 0.
+    """
+    parts_P, wholes_P = np.asarray(parts, dtype=np.float64), np.asarray(wholes, dtype=np.float64)
+    if parts_P.ndim != 1 or parts_P.shape != wholes_P.shape:
+        raise ValueError(f"parts and wholes must be (P,), got {parts_P.shape} and {wholes_P.shape}")
+    usable_P = np.isfinite(parts_P) & np.isfinite(wholes_P)
+    parts_P, wholes_P = parts_P[usable_P], wholes_P[usable_P]
+    if (wholes_P < 0).any():
+        raise ValueError(f"wholes must not be below 0, got {wholes_P.min()}")
+    if not wholes_P.sum() > 0:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    mean, n = float(parts_P.sum() / wholes_P.sum()), len(parts_P)
+    if n < 2:
+        return Interval(mean, math.nan, math.nan, n)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a resample may hold only prompts without a whole
+        drawn = _resampled_means(parts_P, wholes_P, seed, resamples)
+    low, high = np.quantile(drawn[np.isfinite(drawn)], LEVELS)
+    return Interval(mean, float(low), float(high), n)
+
+
 def _resampled_means(sums_P: np.ndarray, counts_P: np.ndarray, seed: int, resamples: int) -> np.ndarray:
     """float64 (R,): the mean of every resample, a few million draws at a time."""
     generator, num_prompts, means = np.random.default_rng(seed), len(sums_P), []

@@ -21,6 +21,7 @@ from rayalign.evaluation.drift import drift
 from rayalign.evaluation.history import HISTORY, read_history
 from rayalign.evaluation.image_set import INDEX, ImageSet
 from rayalign.evaluation.report_pictures import pair_cards
+from rayalign.evaluation.wrong import what_went_wrong
 from rayalign.records import IterationRecord
 from rayalign.redaction import redacted
 
@@ -122,6 +123,7 @@ def _context(files: RunFiles) -> dict[str, Any]:
         "subtitle": report_numbers.subtitle(config, summary, history),
         "notes": files.notes,
         "warnings": summary.get("warnings") or warnings(history),
+        "wrong": what_went_wrong(summary, history),
         "rows": rows,
         "heroes": [row for row in rows if row["guiding"]],
         "suspects": overoptimised(comparison),

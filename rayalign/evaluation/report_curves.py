@@ -19,6 +19,9 @@ CURVES = {
     "accuracy": ("Accuracy", "share of pairs ranked as rewarded"),
     "implicit_reward": ("Implicit reward margin", "winner less loser"),
     "grad_norm": ("Gradient norm", "before clipping"),
+    "guard/grad_norm": ("Gradient norm, largest", "of the iteration's steps, before clipping"),
+    "guard/log_ratio": ("Log-ratio", "mean |log policy/reference| a latent element"),
+    "guard/divergence": ("Divergence", "mean square of policy from initial predictions"),
 }
 GROUPS = {"reward": "reward", "heldout": "on held-out prompts", "image": "pictures of held-out prompts"}
 WIDE, NARROW = 1040, 360  # px: two drawings of the same curve, so that labels stay readable on a phone

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rayalign.evaluation.formatting import duration, number
-from rayalign.records import KEPT, SCORE_FAILED, TIE, IterationRecord
+from rayalign.records import KEPT, LATENT_FAILED, SCORE_FAILED, TIE, IterationRecord
 from rayalign.toy.tokenizer import SHORT
 
 Dict = dict[str, Any]
@@ -23,6 +23,7 @@ DROPS = {
     "score_wrong_length": "dropped: a scorer gave the wrong number of scores",
     "score_replica_died": "dropped: a scorer's replica died",
     "score_unserved": "dropped: the scoring service failed",
+    LATENT_FAILED: "dropped: a latent was NaN or infinite",
 }
 # setting of rayalign.config.SamplerConfig -> argument of a diffusers pipeline
 SAMPLER_ARGUMENTS = {"num_steps": "num_inference_steps", "guidance_scale": "guidance_scale", "eta": "eta"}

@@ -27,11 +27,13 @@ from rayalign.learning.batches import (
     to_batch,
 )
 from rayalign.learning.gathering import gather_rows
+from rayalign.learning.guards import SkippedSteps, divergence
 from rayalign.learning.meter import Meter
 from rayalign.learning.noising import draw_noise, draw_timesteps, weights_by_step
 from rayalign.learning.reference import ReferenceRule
 from rayalign.learning.views import RenoisedView, TransitionView, Winners
 from rayalign.models.text_to_image import TextToImage
+from rayalign.records import SKIPPED_EMPTY, SKIPPED_GRADIENT, SKIPPED_LOSS, SKIPPED_OVERFLOW
 
 
 def make_accelerator(config: TrainConfig, device: str) -> Accelerator:
@@ -68,10 +70,13 @@ class Learner:
         # Finished images are drawn at their timestep by its probability; transitions weigh by it.
         self._weights = {0: 1.0} if config.pairs.rows == "clean" else weights_by_step(config.timesteps, steps)
         self.meter = Meter(config.objective.metrics)
+        self.skipped = SkippedSteps(config.train)
+        self._iteration = self._steps_made = 0  # where it is, for messages
+        self._last_winners: Winners | None = None  # of the iteration, to measure the divergence on
         self._start_step()
 
     def _start_step(self) -> None:
-        self._kept_in_step = 0
+        self._kept_in_step = self._bad_losses = 0
         self._winners: Winners | None = None
 
     def add_ticket(self, table: pa.Table, last_of_step: bool, position: int = 0) -> None:
@@ -81,6 +86,7 @@ class Learner:
         draw their shared timestep by it.
         """
         started = time.perf_counter()
+        self._iteration = table["iteration"][0].as_py()
         self.meter.count({f"pairs_{status}": count for status, count in count_statuses(table).items()})
         batches = self._micro_batches(table)
         for draw in range(self.draws):
@@ -113,9 +119,17 @@ class Learner:
             loss_B, details = self.objective.losses(view)
             weight_B = self._weight(batch)
             self.accelerator.backward((weight_B * loss_B).sum())
-        if batch.valid.any():
-            self._winners = view.winners()
-            self.meter.add(loss_B, details, batch.valid, self.model.kernel.to_unit(view.t_B))
+        finite_B = loss_B.detach().isfinite()
+        bad = int((batch.valid & ~finite_B).sum())
+        self._bad_losses += bad
+        self.meter.count({"loss_not_finite": bad})
+        usable_B = batch.valid & finite_B  # a NaN would make the iteration's means NaN
+        if usable_B.any():
+            if not bad:
+                self._winners = self._last_winners = view.winners()
+            self.meter.add(loss_B, details, usable_B, self.model.kernel.to_unit(view.t_B))
+            if view.log_ratio_B is not None:
+                self.meter.add_ratios(view.log_ratio_B, usable_B)
 
     def _weight(self, batch: PairBatch) -> Tensor:
         """(B,): 0 for rows that only keep their place, else what the timestep weighs."""
@@ -149,33 +163,70 @@ class Learner:
         return gather_rows(values, self.accelerator.process_index, self.accelerator.num_processes)
 
     def step(self) -> None:
-        """One optimiser step on what was added. Skipped and counted if no pair was kept or a gradient is not finite."""
+        """One optimiser step on what was added, or none (`_skip_reason`), which is counted; all workers decide alike.
+
+        Raises RunStopped after train.max_skipped_steps in a row whose loss or gradient was not finite.
+        """
         started = time.perf_counter()
-        kept = int(self._reduce({"kept": self._kept_in_step})["kept"])
-        parameters = self.model.weights.parameters("policy")
-        norm = math.nan
+        added = self._reduce({"kept": self._kept_in_step, "bad_losses": self._bad_losses})
+        kept, norm = int(added["kept"]), math.nan
         if kept:
-            self.accelerator.unscale_gradients(self.optimizer)
-            # DDP has averaged over the workers; what is wanted is the mean over all kept pairs.
-            for parameter in parameters:
-                assert parameter.grad is not None  # a pair was kept, so there was a backward pass
-                parameter.grad.mul_(self.accelerator.num_processes / kept)
-            norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm))
-        usable = kept > 0 and math.isfinite(norm)
-        if usable or (kept and self.accelerator.scaler is not None):
+            norm = self._clip(kept)
+        reason = self._skip_reason(kept, int(added["bad_losses"]), norm)
+        scaler = self.accelerator.scaler
+        if reason is None or (kept and scaler is not None and not math.isfinite(norm)):
             # A float16 scaler skips an overflow itself, and only by being asked does it lower its scale.
             self.optimizer.step()
-        self.meter.stepped(norm if usable else None)
+        elif kept and scaler is not None:
+            scaler.update()  # a gradient that was unscaled and is not used: ready for the next
         self.optimizer.zero_grad()
-        if usable:
+        if reason is None:
+            self.meter.stepped(norm)
             self.reference.after_step(self._winners)
+        else:
+            self.meter.skipped(reason, self._kept_in_step)
         self._start_step()
+        self._steps_made += 1
         self.meter.training_s += time.perf_counter() - started
+        self.skipped.note(reason, self._where())
+
+    def _clip(self, kept: int) -> float:
+        """Makes the gradient the mean over all workers' kept pairs, clips it, returns its norm before."""
+        parameters = self.model.weights.parameters("policy")
+        self.accelerator.unscale_gradients(self.optimizer)
+        for parameter in parameters:
+            assert parameter.grad is not None  # a pair was kept, so there was a backward pass
+            # DDP has averaged over the workers; what is wanted is the mean over all kept pairs.
+            parameter.grad.mul_(self.accelerator.num_processes / kept)
+        return float(torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm))
+
+    def _skip_reason(self, kept: int, bad_losses: int, norm: float) -> str | None:
+        """Why no step may be made, None if it may: the same on all workers, whoever met the number."""
+        if not kept:
+            return SKIPPED_EMPTY
+        if bad_losses:
+            return SKIPPED_LOSS
+        # Workers hold the same gradient bit for bit after the exchange; should they ever not, none may step alone.
+        if not self._reduce({"bad": float(not math.isfinite(norm))})["bad"]:
+            return None
+        scaler = self.accelerator.scaler
+        # Above 1 the loss scale may itself be the cause; it halves at each overflow, so that this ends.
+        return SKIPPED_OVERFLOW if scaler is not None and scaler.get_scale() > 1 else SKIPPED_GRADIENT
+
+    def _where(self) -> str:
+        steps = self.config.optimizer_steps
+        return (
+            f"iteration {self._iteration + 1} of {self.run.iterations}, optimiser step {self._steps_made} of {steps}"
+        )
 
     def finish_iteration(self) -> tuple[dict[str, float], dict[str, int], float]:
         """(means over the iteration's kept pairs, counts, training seconds of this worker); starts the next."""
         calls = {f"{name}_calls": self.model.calls.pop(name, 0) for name in ("policy", "reference")}
         metrics, counts, seconds = self.meter.finish(calls, self._reduce, self.accelerator.num_processes)
+        distance = divergence(self.model, self._last_winners, self._mean_over_workers)
+        if distance is not None:
+            metrics["guard/divergence"] = distance
+        self._steps_made, self._last_winners = 0, None
         return metrics | self.reference.metrics(), counts, seconds
 
     def _reduce(self, values: dict[str, float]) -> dict[str, float]:

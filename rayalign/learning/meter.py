@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from rayalign.records import STATUSES
+from rayalign.records import SKIP_REASONS, STATUSES
 
 TENTHS = 10
 # What is logged for each tenth of the schedule (a diagnostic of arXiv 2505.18736): where the policy learns to tell
@@ -26,7 +26,7 @@ class Meter:
 
     def _start(self) -> None:
         self._sums: defaultdict[str, float] = defaultdict(float)
-        self.training_s = 0.0
+        self.training_s = self._largest_norm = 0.0
 
     def count(self, counts: dict[str, int]) -> None:
         for name, value in counts.items():
@@ -45,10 +45,22 @@ class Meter:
                 if name in details:
                     self._sums[f"{name}/{tenth}"] += float(details[name][chosen_B].sum())
 
-    def stepped(self, grad_norm: float | None) -> None:
-        """One optimiser step with this gradient norm; None if it was skipped."""
-        self._sums["skipped_steps" if grad_norm is None else "optimizer_steps"] += 1
-        self._sums["grad_norm"] += grad_norm or 0.0
+    def add_ratios(self, log_ratio_B: Tensor, valid_B: Tensor) -> None:
+        """|log policy/reference| of rows with `valid_B`."""
+        self._sums["rows_of_ratio"] += float(valid_B.sum())
+        self._sums["log_ratio"] += float(torch.where(valid_B, log_ratio_B, torch.zeros_like(log_ratio_B)).sum())
+
+    def stepped(self, grad_norm: float) -> None:
+        """One optimiser step with this gradient norm, which all workers have alike."""
+        self._sums["optimizer_steps"] += 1
+        self._sums["grad_norm"] += grad_norm
+        self._largest_norm = max(self._largest_norm, grad_norm)
+
+    def skipped(self, reason: str, pairs: int) -> None:
+        """One optimiser step was not made; `pairs` of this worker it would have been made on."""
+        self._sums["skipped_steps"] += 1
+        self._sums[f"skipped_steps_{reason}"] += 1
+        self._sums["pairs_in_skipped_steps"] += pairs
 
     def finish(
         self, calls: dict[str, int], reduce: Reduce, workers: int
@@ -56,20 +68,29 @@ class Meter:
         """(metrics, counts, training seconds of this worker)."""
         means, seconds = ("loss", *self._details), self.training_s
         by_tenth = [f"{name}/{tenth}" for name in ("rows", *BY_TENTH) for tenth in range(TENTHS)]
-        names = (*means, *by_tenth, *COUNTS, "rows", "grad_norm", "optimizer_steps", "skipped_steps")
+        names = (*means, *by_tenth, *COUNTS, *STEPS, "rows", "grad_norm", "log_ratio", "rows_of_ratio")
         total = reduce({name: float(self._sums[name]) for name in names} | {k: float(v) for k, v in calls.items()})
         rows = max(total["rows"], 1.0)
         metrics = {name: total[name] / rows for name in means}
         metrics["grad_norm"] = total["grad_norm"] / max(total["optimizer_steps"], 1.0)
+        metrics["guard/grad_norm"] = self._largest_norm
+        if total["rows_of_ratio"]:
+            metrics["guard/log_ratio"] = total["log_ratio"] / total["rows_of_ratio"]
         for tenth in range(TENTHS):
             for name in BY_TENTH:
                 if name in self._details and total[f"rows/{tenth}"]:
                     metrics[f"{name}_by_tenth/{tenth}"] = total[f"{name}/{tenth}"] / total[f"rows/{tenth}"]
         # Every worker counts each optimiser step once.
         counts = {name: round(total[name]) for name in (*COUNTS, *calls)}
-        counts |= {name: round(total[name] / workers) for name in ("optimizer_steps", "skipped_steps")}
+        counts |= {name: round(total[name] / workers) for name in STEPS}
         self._start()
         return metrics, counts, seconds
 
 
-COUNTS = (*(f"pairs_{status}" for status in STATUSES), "padding_calls")
+COUNTS = (
+    *(f"pairs_{status}" for status in STATUSES),
+    "padding_calls",
+    "loss_not_finite",  # pairs, of them no mean is taken
+    "pairs_in_skipped_steps",
+)
+STEPS = ("optimizer_steps", "skipped_steps", *(f"skipped_steps_{reason}" for reason in SKIP_REASONS))

@@ -40,6 +40,8 @@ class BatchView:
         self.model, self.batch, self.t_B, self.scale_B, self._gather = model, batch, t_B, scale_B, gather
         self.rows, self.valid_B = batch.rows, batch.valid
         self.text = model.encode(batch.prompts)
+        # (B,) of what the objective asked for: |log policy/reference| (or old policy), mean of the pair's two sides.
+        self.log_ratio_B: Tensor | None = None
 
     def gather(self, values: Tensor) -> Tensor:
         return self._gather(values)
@@ -52,6 +54,9 @@ class BatchView:
 
     def advantage(self) -> Tensor:
         return self.batch.advantage
+
+    def _note_ratios(self, *log_ratios_B: Tensor) -> None:
+        self.log_ratio_B = torch.stack([ratio_B.detach().abs() for ratio_B in log_ratios_B]).mean(0)
 
     def _winners(self, x_t: Tensor, target: Tensor | None) -> Winners:
         """Without the rows that only keep their place: they hold zeros, which say nothing of a model."""
@@ -82,6 +87,7 @@ class TransitionView(BatchView):
             reference, policy = (self._transition(latents["x_t"], name) for name in ("reference", "policy"))
             means = policy.mean, reference.mean, policy.std
             won, lost = (log_ratio(latents[name], *means) for name in ("winner", "loser"))
+            self._note_ratios(won, lost)
             return ImplicitRewards(won, lost, margin(latents["winner"], latents["loser"], *means))
         sides = latents["x_t"], latents["x_t_loser"]
         answers = [self._both(*sides, name) for name in ("reference", "policy")]  # type: ignore[arg-type]
@@ -91,6 +97,7 @@ class TransitionView(BatchView):
         ):
             reference, policy = (self._step(eps, x_t) for eps in (reference_eps, policy_eps))
             ratios.append(log_ratio(x_prev, policy.mean, reference.mean, policy.std))
+        self._note_ratios(*ratios)
         return ImplicitRewards(ratios[0], ratios[1], ratios[0] - ratios[1])
 
     def winner_loss(self) -> Tensor:
@@ -99,7 +106,9 @@ class TransitionView(BatchView):
 
     def log_probs(self) -> tuple[Tensor, Tensor]:
         policy = self._transition(self.batch.latents["x_t"], "policy")
-        return log_prob(self.batch.latents["winner"], policy.mean, policy.std), self.batch.log_prob
+        now = log_prob(self.batch.latents["winner"], policy.mean, policy.std)
+        self._note_ratios(now - self.batch.log_prob)
+        return now, self.batch.log_prob
 
     def winners(self) -> Winners:
         return self._winners(self.batch.latents["x_t"], None)
@@ -138,6 +147,7 @@ class RenoisedView(BatchView):
             implicit_reward(denoising_error(policy[side], target), denoising_error(reference[side], target))
             for side, target in enumerate((self._target["winner"], self._target["loser"]))
         )
+        self._note_ratios(won, lost)
         return ImplicitRewards(won, lost, won - lost)
 
     def winner_loss(self) -> Tensor:

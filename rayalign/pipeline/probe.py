@@ -56,16 +56,23 @@ class Probe:
         calls = self._model.calls.copy()  # these are no pair's
         images, found = asyncio.run(self._draw_and_score())
         self._model.calls = calls
-        of_images = {name: _mean(values) for name, (values, _) in statistics(images).items()}
+        measured = statistics(images)
+        of_images = {name: _mean(values) for name, (values, _) in measured.items()}
         parts = {name: np.concatenate([scores.parts[name] for scores in found]) for name in found[0].parts}
+        total = np.concatenate([scores.total_B for scores in found])
+        columns = {"heldout/reward": (total, images.prompts)}
+        columns |= {f"heldout/{name}": (values, images.prompts) for name, values in parts.items()}
+        columns |= {f"image/{name}": column for name, column in measured.items()}
+        prompts = list(dict.fromkeys(images.prompts))
         return HeldOut(
             version=version,
-            reward=_mean(np.concatenate([scores.total_B for scores in found])),
+            reward=_mean(total),
             scores={name: _mean(values) for name, values in parts.items()},
             statistics=of_images,
             num_images=len(images),
             num_failed=sum(int((~np.isfinite(values)).sum()) for values in parts.values()),
             seconds=time.perf_counter() - started,
+            by_prompt={name: _by_prompt(*column, prompts) for name, column in columns.items()},
         )
 
     async def _draw_and_score(self) -> tuple[ImageSet, list[Scores]]:
@@ -77,6 +84,12 @@ class Probe:
             found.append(await self._score(images_BCHW, prompts))
         prompts, seeds = map(list, zip(*self._rows, strict=True))
         return ImageSet(prompts, seeds, np.concatenate(pixels)), found
+
+
+def _by_prompt(values: np.ndarray, prompt_of: list[str], prompts: list[str]) -> list[float]:
+    """The mean of each prompt's finite values, in the order of `prompts`."""
+    owner = np.array(prompt_of, dtype=object)
+    return [_mean(np.asarray(values)[owner == prompt]) for prompt in prompts]
 
 
 def _mean(values: np.ndarray) -> float:

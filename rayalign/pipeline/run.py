@@ -32,9 +32,12 @@ from rayalign.evaluation import callouts
 from rayalign.evaluation.callouts import SaidOnce
 from rayalign.evaluation.comparison import before_after_table
 from rayalign.evaluation.grids import before_after_grid
+from rayalign.evaluation.history import read_history
 from rayalign.evaluation.image_set import ImageSet
 from rayalign.evaluation.report import write_report
 from rayalign.evaluation.trackers import Trackers
+from rayalign.evaluation.wrong import rolled_back_to, what_went_wrong
+from rayalign.learning.good_policy import load_good
 from rayalign.models.export import save_policy
 from rayalign.models.family import Family
 from rayalign.models.load import find_family
@@ -112,7 +115,11 @@ class _Run:
                 self._fill_cache()
             before = self._before_images()
             self._call_out(callouts.of_pictures(before))
-            restarts = self._train(before) if self.done < config.iterations else self._nothing_to_train()
+            try:
+                restarts = self._train(before) if self._more_to_train() else 0
+            except RunStopped as stop:
+                self._report_what_there_is(before, stop)
+                raise
             return self._after(before, restarts)
 
     def _fill_cache(self) -> None:
@@ -146,9 +153,26 @@ class _Run:
         drawing = ray.remote(num_cpus=0)(draw_image_set).remote(self.config, policy)
         return ray.get(drawing, timeout=self.config.stall_timeout_s)
 
-    def _nothing_to_train(self) -> int:
-        self.progress.stage(f"all {self.config.iterations} iterations are done; set --iterations higher to go on")
-        return 0
+    def _more_to_train(self) -> bool:
+        back = rolled_back_to(read_history(self.config.folder))
+        if back is not None and self.config.guard.on_collapse == "rollback":
+            self.progress.stage(
+                f"this run went back to policy version {back} and ended; set guard.on_collapse to warn to train on "
+                f"from iteration {self.done}"
+            )
+            return False
+        if self.done >= self.config.iterations:
+            self.progress.stage(
+                f"all {self.config.iterations} iterations are done; set --iterations higher to go on"
+            )
+            return False
+        return True
+
+    def _report_what_there_is(self, before: ImageSet, stop: RunStopped) -> None:
+        """A run that stopped itself leaves its numbers so far, and why."""
+        summary = summarise(self.config, before, None, time.monotonic() - self.started, 0)
+        write_summary(self.config.folder, summary | {"stopped": str(stop)})
+        self.progress.stage(f"report of what there is: {write_report(self.config.folder)}")
 
     def _train(self, before: ImageSet) -> int:
         """Runs Ray Train in a thread and follows the board; returns how often the workers were restarted."""
@@ -180,9 +204,11 @@ class _Run:
         done = self.store.newest().done
         if not done:
             raise RunStopped(f"no checkpoint in {self.store.place.name}: the train workers must see the same folder")
-        policy = self.store.policy(done)
+        history = read_history(folder)
+        back = rolled_back_to(history)
+        policy = self.store.policy(done) if back is None else load_good(folder, back)
         family = find_family(config.model.path, config.model.family)
-        saved = self._save_weights(family, done, policy)
+        saved = self._save_weights(family, done if back is None else back, policy)
         self.progress.stage(f"drawing {len(before)} images after tuning")
         after = self._draw(policy)
         after.save(folder / "images" / "after")
@@ -193,6 +219,8 @@ class _Run:
         write_summary(folder, summary)
         report = write_report(folder)
         self.progress.stage("\n" + before_after_table(summary["reward"]) + "\n")
+        for line in what_went_wrong(summary, history):
+            self.progress.stage(line)
         for path in saved:
             self.progress.stage(f"weights {path}")
         self.progress.stage(f"images  {folder / 'images' / 'before_after.png'}")

@@ -18,8 +18,9 @@ from rayalign.evaluation.comparison import compare
 from rayalign.evaluation.drift import drift
 from rayalign.evaluation.history import read_history
 from rayalign.evaluation.image_set import ImageSet
+from rayalign.evaluation.wrong import alarms, rolled_back_to
 from rayalign.models.load import find_family
-from rayalign.records import STATUSES
+from rayalign.records import SKIP_REASONS, STATUSES
 from rayalign.redaction import redacted_command
 from rayalign.rewards.table import scorer_facts
 
@@ -64,6 +65,10 @@ def summarise(
         "pair_bytes": counts["pair_bytes"],
         "optimizer_steps": counts["optimizer_steps"],
         "skipped_steps": counts["skipped_steps"],
+        "skipped_steps_by_reason": {reason: counts[f"skipped_steps_{reason}"] for reason in SKIP_REASONS},
+        "pairs_in_skipped_steps": counts["pairs_in_skipped_steps"],
+        "losses_not_finite": counts["loss_not_finite"],
+        "alarms": alarms(history),
         "seconds": {"wall": wall_s + earlier.get("seconds", {}).get("wall", 0.0), **seconds},
         "lag_max": max((record.lag_max for record in history), default=0),
         "ray": {"version": importlib.metadata.version("ray"), "restarts": {"train": restarts}},
@@ -72,6 +77,9 @@ def summarise(
         "command": " ".join([os.path.basename(sys.executable), *redacted_command(sys.argv)]),
         "config_hash": config.hash(),
     }
+    back = rolled_back_to(history)
+    if back is not None:
+        summary |= {"rolled_back_to": back, "policy_version": back}
     if after is not None:
         units = {name: scorer_facts(name).unit for name in before.scores}
         summary["reward"] = compare(before, after, config.scorer_names, config.evaluation.scorers, units)

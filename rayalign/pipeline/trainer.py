@@ -20,21 +20,24 @@ import ray
 import ray.train
 import torch
 
-from rayalign.config import DatasetPairs, RunConfig
+from rayalign.config import RunConfig
 from rayalign.errors import RayalignError, RunStopped
 from rayalign.evaluation.history import history_line, parse_history
 from rayalign.learning.checkpoint import REFERENCE, Arrays, Checkpoint
+from rayalign.learning.guards import Alarm, Limits, told
 from rayalign.learning.iteration_stats import IterationStats
 from rayalign.learning.learner import Learner, make_accelerator
 from rayalign.learning.manifest import Part
 from rayalign.learning.optimizer_state import optimizer_arrays, restore_optimizer
 from rayalign.models.load import load_model
 from rayalign.models.publish import publishable
+from rayalign.pipeline.collapse_guard import CollapseGuard
 from rayalign.pipeline.devices import peak_memory, prepare_actor
 from rayalign.pipeline.probe import Probe
 from rayalign.pipeline.resume import store_of
 from rayalign.pipeline.reward_service import RewardClient
-from rayalign.records import BROKEN_STATUSES, STATUSES, UNSCORED_STATUSES, HeldOut, IterationRecord
+from rayalign.pipeline.shares import check_shares
+from rayalign.records import HeldOut, IterationRecord
 from rayalign.rewards.statistics import ByScorer, from_plain, merge_by_scorer, standards, to_plain
 
 
@@ -58,6 +61,8 @@ class TrainWorker:
         self.is_first = self.context.get_world_rank() == 0
         self.model = load_model(config, device, adapters=("policy", "reference"))
         self.learner = Learner(self.model, config, make_accelerator(config.train, device))
+        self.limits = Limits(config.guard)
+        self.collapse = CollapseGuard(config)
         self.previous: Arrays = self.model.weights.state("policy")  # the version before the present one
         # Of all that was scored before a version, from the untuned model's pictures on; `scores[0]` the previous one's.
         self.scores: list[ByScorer] = [scores, scores]
@@ -78,7 +83,8 @@ class TrainWorker:
         tickets = iter(batches)
         for iteration in range(start, self.config.iterations):
             stats = self._learn(iteration, tickets)
-            self._finish(iteration, stats)
+            if not self._finish(iteration, stats):
+                break
 
     def _restore(self) -> int:
         """Loads the checkpoint the controller began from, and publishes the versions that tickets will ask for."""
@@ -92,8 +98,7 @@ class TrainWorker:
                 self._publish(start - 1, self.previous, self.scores[0])
                 self.model.weights.load("policy", policy)
             self._publish(start, policy, self.scores[1])
-            if start == 0 and self.probe.due(0):
-                self._untuned = self.probe.measure(0)
+            self._measure_untuned(policy)
         return start
 
     def _load(self, done: int) -> None:
@@ -104,12 +109,24 @@ class TrainWorker:
         self.learner.reference.restore(state.rules.get("reference", {}))
         if "scores" in state.rules:
             self.scores = [from_plain(one) for one in state.rules["scores"]]
+        self.limits.restore(state.rules.get("limits", {}))
+        self.collapse.resume(state.rules.get("collapse", {}), done, state.policy)
         self._stored = self.learner.reference.changes, self.store.manifest(done).parts[REFERENCE]
         # A run that begins to lag has no version before: for one iteration it draws from the newest.
         self.previous = state.previous or state.policy
         self.history = state.history
         if self.is_first:
             ray.get(self.board.record.remote(parse_history(state.history)[-1]))
+
+    def _measure_untuned(self, policy: Arrays) -> None:
+        """Once a run, to compare with: at its start, or where a resumed one measures for the first time."""
+        if not self.probe.due(0) or self.collapse.begun:
+            return
+        initial = self.model.weights.state("initial")
+        self.model.weights.load("policy", initial)
+        self._untuned = self.probe.measure(0)
+        self.model.weights.load("policy", policy)
+        self.collapse.begin(self._untuned, initial)
 
     def _learn(self, iteration: int, tickets: Iterator[pa.Table]) -> IterationStats:
         """One iteration: its tickets, in as many optimiser steps as the run sets."""
@@ -133,44 +150,80 @@ class TrainWorker:
         stats.waiting_s += time.perf_counter() - started
         return table
 
-    def _finish(self, iteration: int, stats: IterationStats) -> None:
+    def _finish(self, iteration: int, stats: IterationStats) -> bool:
+        """Whether the run goes on. Raises RunStopped, on all workers, where a guard is set to stop it."""
         metrics, counts, training_s = self.learner.finish_iteration()
         stats.merge(self._gather(stats.packed()))
         stats.check_complete(iteration)
-        self._check_shares(counts)
+        check_shares(self.config, counts)
         metrics |= self._score_metrics(stats.lag_max)
         self.scores = [self.scores[1], merge_by_scorer(self.scores[1], stats.moments())]
-        if not self.is_first:
-            return
+        alarms = self.limits.look(metrics)
+        collapsed = self.is_first and self._hand_on(iteration, stats, metrics, counts, training_s, alarms)
+        if alarms and self.config.guard.on_limit == "stop":
+            raise RunStopped(f"{told(iteration, alarms)} (guard.on_limit = stop; the checkpoint of it is kept)")
+        return self._goes_on(iteration, collapsed)
+
+    def _goes_on(self, iteration: int, collapsed: bool) -> bool:
+        """Worker 0 measures, all act on what it found."""
+        action = self.config.guard.on_collapse
+        if action == "warn" or not self.probe.due(iteration + 1):
+            return True
+        collapsed = bool(self._gather(np.array([float(collapsed)])).any())
+        if collapsed and action == "stop":
+            raise RunStopped(f"iteration {iteration + 1}: the pictures collapse, as noted (guard.on_collapse = stop)")
+        return not collapsed
+
+    def _hand_on(
+        self,
+        iteration: int,
+        stats: IterationStats,
+        metrics: dict[str, float],
+        counts: dict[str, int],
+        training_s: float,
+        alarms: list[Alarm],
+    ) -> bool:
+        """Saves, publishes, measures, reports: worker 0 for all. Whether the pictures are found to collapse."""
         metrics |= peak_memory(self.model.device)
         started = time.perf_counter()
         policy = self.model.weights.state("policy")
         self._publish(iteration + 1, policy, self.scores[1])  # first: the rollout pool draws while the rest is done
         seconds = {"training": training_s, "sync": time.perf_counter() - started}
-        record = self._with_held_out(stats.record(iteration, metrics, counts, seconds))
+        record = stats.record(iteration, metrics, counts, seconds)
+        self.collapse.trained(record.metrics)
+        record, collapse = self._with_held_out(record, policy)
+        if collapse is not None:
+            alarms = [*alarms, collapse]
+        if alarms:
+            record = replace(record, extra=record.extra | {"alarms": [asdict(alarm) for alarm in alarms]})
+            ray.get(self.board.note.remote(told(iteration, alarms)))
         started = time.perf_counter()
         self._save(record, policy)
         self.previous = policy
         seconds = record.seconds | {"sync": record.seconds["sync"] + time.perf_counter() - started}
         ray.get(self.board.record.remote(replace(record, seconds=seconds)))
+        return collapse is not None
 
-    def _with_held_out(self, record: IterationRecord) -> IterationRecord:
-        """Measures the policy in place if it is time to."""
+    def _with_held_out(self, record: IterationRecord, policy: Arrays) -> tuple[IterationRecord, Alarm | None]:
+        """Measures the policy in place if it is time to, and judges what it finds."""
         extra = dict(record.extra)
         if self._untuned is not None:
             extra["heldout_start"] = asdict(self._untuned)
             self._untuned = None
         if not self.probe.due(record.version):
-            return replace(record, extra=extra)
+            return replace(record, extra=extra), None
         found = self.probe.measure(record.version)
         extra["heldout"] = asdict(found)
-        return replace(
+        alarm, more = self.collapse.look(record, found, policy)
+        extra |= more
+        measured = replace(
             record,
             metrics=record.metrics | found.metrics(),
             counts=record.counts | {"heldout_scores_failed": found.num_failed},
             seconds=record.seconds | {"probe": found.seconds},
             extra=extra,
         )
+        return measured, alarm
 
     def _score_metrics(self, lag: float) -> dict[str, float]:
         """Mean and deviation that the iteration's standardised rewards were made with."""
@@ -186,24 +239,6 @@ class TrainWorker:
         tensor = torch.from_numpy(packed)[None].to(self.model.device)
         return self.learner.accelerator.gather(tensor).cpu().numpy()
 
-    def _check_shares(self, counts: dict[str, int]) -> None:
-        """Raises RunStopped once too many of an iteration's pairs were lost."""
-        drawn = sum(counts[f"pairs_{status}"] for status in STATUSES)
-        broken = sum(counts[f"pairs_{status}"] for status in BROKEN_STATUSES)
-        named = {
-            status.removeprefix("score_").replace("_", " "): counts[f"pairs_{status}"] for status in UNSCORED_STATUSES
-        }
-        unscored = {reason: count for reason, count in named.items() if count}
-        reasons = ", ".join(f"{count} {reason}" for reason, count in unscored.items())
-        unscored_limit = (f"lost to failed scores ({reasons})", _UNSCORED)
-        limits = [(sum(unscored.values()), self.config.service.max_failed_share, unscored_limit)]
-        if isinstance(self.config.pairs, DatasetPairs):
-            limits.append((broken, self.config.pairs.max_broken_share, _BROKEN))
-        for lost, limit, (what, fix) in limits:
-            share = lost / max(drawn, 1)
-            if share > limit:
-                raise RunStopped(f"{lost} of {drawn} pairs were {what} ({share:.0%}, allowed {limit:.0%}); {fix}")
-
     def _save(self, record: IterationRecord, policy: Arrays) -> None:
         self.history += history_line(record)
         changes = self.learner.reference.changes
@@ -217,7 +252,7 @@ class TrainWorker:
                 reference=self._stored[1] if self._stored and unchanged else self.model.weights.state("reference"),
                 optimizer=optimizer_arrays(self.learner.optimizer),
                 previous=self.previous if self.config.rollout.max_lag else None,
-                rules={"reference": self.learner.reference.state(), "scores": [to_plain(one) for one in self.scores]},
+                rules=self._rules(),
                 history=self.history,
                 held_out=held_out if math.isfinite(held_out) else None,
                 held_out_by=self.probe.by,
@@ -225,13 +260,18 @@ class TrainWorker:
         )
         self._stored = changes, stored
 
+    def _rules(self) -> dict[str, Any]:
+        """What the reference, the guards and the scores' scales remember."""
+        return {
+            "reference": self.learner.reference.state(),
+            "limits": self.limits.state(),
+            "collapse": self.collapse.state(),
+            "scores": [to_plain(one) for one in self.scores],
+        }
+
     def _publish(self, version: int, arrays: Arrays, scores: ByScorer) -> None:
         """`arrays` are the policy in place, whose canary answers; `scores` are of all scored before the version."""
         published = replace(publishable(self.model, version, arrays), standards=standards(self.config.rewards, scores))
         reference = ray.put(arrays)
         self._published_refs = [*self._published_refs, reference][-(self.config.rollout.max_lag + 2) :]
         ray.get(self.board.publish.remote([reference], published))
-
-
-_UNSCORED = "see the scorer's error above, or raise service.max_failed_share"
-_BROKEN = ("broken", "see the counts by reason in history.jsonl, mend pairs.path, or raise pairs.max_broken_share")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from rayalign.records import BROKEN_STATUSES, UNSCORED_STATUSES, IterationRecord
+from rayalign.records import BROKEN_STATUSES, LATENT_FAILED, UNSCORED_STATUSES, IterationRecord
 
 
 def iteration_line(
@@ -34,6 +34,7 @@ def dropped_words(record: IterationRecord) -> str:
         (("tie",), "ties"),
         (("small_gap",), "too close"),
         (UNSCORED_STATUSES, "unscored"),
+        ((LATENT_FAILED,), "not finite"),
         (("unlabelled",), "unlabelled"),
         *(((status,), status.replace("_", " ")) for status in BROKEN_STATUSES),
     )

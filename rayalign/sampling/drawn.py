@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from rayalign.algorithms.pairing import Pairing
 from rayalign.models.text_to_image import TextToImage
-from rayalign.records import KEPT, SMALL_GAP, TIE, Scores
+from rayalign.records import KEPT, LATENT_FAILED, SMALL_GAP, TIE, Scores
 from rayalign.rewards.protocol import ScoreFn
 
 
@@ -61,12 +62,42 @@ class Clock:
 async def score_latents(
     model: TextToImage, score: ScoreFn, clean: list[Tensor], prompts: list[str], clock: Clock
 ) -> list[Scores]:
-    """Scores K batches of clean latents (B, C, H, W) in one call to the reward service."""
+    """Scores K batches of clean latents (B, C, H, W) in one call to the reward service.
+
+    Latents that are not finite make no picture: no scorer meets one (some would answer NaN with a number), and the
+    score is NaN by the reason LATENT_FAILED.
+    """
+    finite_N = torch.cat([finite_rows(latents) for latents in clean]).cpu().numpy()
     images = np.concatenate([model.decode(latents).cpu().numpy() for latents in clean])
     asked, size = time.perf_counter(), len(prompts)
-    answer = await score(images, prompts * len(clean))
+    if finite_N.all():
+        answer = await score(images, prompts * len(clean))
+    else:
+        answer = await _score_some(score, images, prompts * len(clean), finite_N)
     clock.scoring_s += time.perf_counter() - asked
     return [pick_scores(answer, np.arange(k * size, (k + 1) * size)) for k in range(len(clean))]
+
+
+def finite_rows(latents: Tensor) -> Tensor:
+    """bool (B,): every number of the sample's latents (B, ...) is finite."""
+    return latents.isfinite().flatten(1).all(1)
+
+
+async def _score_some(score: ScoreFn, images: np.ndarray, prompts: list[str], finite_N: np.ndarray) -> Scores:
+    """Asks about the pictures in `finite_N`, of none about black ones (an answer names the scorers); NaN elsewhere."""
+    images[~finite_N] = 0.0
+    asked_N = finite_N if finite_N.any() else np.ones_like(finite_N)
+    answer = await score(images[asked_N], list(compress(prompts, asked_N)))
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        whole = np.full(len(finite_N), np.nan, dtype=np.float32)
+        whole[asked_N] = values
+        return np.where(finite_N, whole, np.float32(np.nan))
+
+    reason_N = np.full(len(finite_N), LATENT_FAILED, dtype=object)
+    reason_N[asked_N] = np.where(finite_N[asked_N], answer.unscored_B, LATENT_FAILED)
+    parts = {name: spread(part) for name, part in answer.parts.items()}
+    return Scores(spread(answer.total_B), parts, answer.seconds, reason_N)
 
 
 def pick_scores(scores: Scores, rows: np.ndarray) -> Scores:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import torch
 
-from rayalign.records import CLEAN, Scores, Ticket, pair_schema, tensor_column
+from rayalign.records import CLEAN, LATENT_FAILED, Scores, Ticket, pair_schema, tensor_column
 from rayalign.rewards.statistics import NO_SCORES, ByScorer, Moments
-from rayalign.sampling.drawn import Drawn, Rows
+from rayalign.sampling.drawn import Drawn, Rows, finite_rows
 
 
 def pair_table(
@@ -52,7 +53,7 @@ def _step_rows(drawn: Drawn, rows: Rows, whole: dict[str, object], scorers: list
         "scores_loser": _per_scorer(rows.loser, scorers),
         "final_reward": drawn.final.total_B.astype(np.float32),
         "final_scores": _per_scorer(drawn.final, scorers),
-        "status": rows.status,
+        "status": _statuses(rows),
         "guided": rows.guided_B.tolist(),
     }
     arrays = [
@@ -60,6 +61,12 @@ def _step_rows(drawn: Drawn, rows: Rows, whole: dict[str, object], scorers: list
         for field, values in ((field, columns[field.name]) for field in schema)
     ]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _statuses(rows: Rows) -> list[str]:
+    """Each row's status; a latent that is not finite is the cause of whatever its score became, and is named first."""
+    finite_B = torch.stack([finite_rows(latents) for latents in rows.latents.values()]).all(0)
+    return [status if ok else LATENT_FAILED for status, ok in zip(rows.status, finite_B.tolist(), strict=True)]
 
 
 def _per_scorer(scores: Scores, scorers: list[str]) -> pa.Array:

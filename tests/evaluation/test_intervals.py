@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from rayalign.evaluation.intervals import Interval, change, mean_interval, win_rate
+from rayalign.evaluation.intervals import Interval, change, mean_interval, ratio_interval, win_rate
 
 
 def test_mean_counts_images_and_resamples_prompts():
@@ -80,3 +80,35 @@ def test_winning_everything_is_not_certainty(after, expected):
     # 4 prompts, 2 images each, all won: the rate whose chance of 4 wins in 4 is 2.5% is 0.025^(1/4) = 0.398.
     result = win_rate(np.ones(8), np.full(8, after), list("aabbccdd"))
     assert (result.mean, result.low, result.high) == pytest.approx(expected)
+
+
+def test_a_share_that_every_prompt_has_is_known_exactly() -> None:
+    found = ratio_interval([1.0, 10.0, 100.0], [2.0, 20.0, 200.0])
+    assert (found.mean, found.low, found.high, found.n) == (0.5, 0.5, 0.5, 3)
+
+
+def test_a_ratio_s_interval_is_that_of_its_resamples() -> None:
+    """Two prompts, 0/1 and 1/1: a resample is 0, 1/2, 1/2 or 1, so the 95% interval is [0, 1]."""
+    found = ratio_interval([0.0, 1.0], [1.0, 1.0])
+    assert (found.mean, found.low, found.high, found.n) == (0.5, 0.0, 1.0, 2)
+    with_gap = ratio_interval([0.0, 1.0, math.nan, 3.0], [1.0, 1.0, 1.0, math.nan])
+    assert with_gap == found
+
+
+def test_a_ratio_of_nothing_and_of_one_prompt() -> None:
+    nothing = ratio_interval([1.0, 2.0], [0.0, 0.0])
+    assert math.isnan(nothing.mean)
+    assert nothing.n == 0
+    one = ratio_interval([1.0], [4.0])
+    assert one.mean == 0.25
+    assert math.isnan(one.low)
+    # Resamples without a whole are left out: one of four here.
+    half_empty = ratio_interval([0.0, 1.0], [0.0, 2.0])
+    assert (half_empty.low, half_empty.high) == (0.5, 0.5)
+
+
+def test_a_ratio_s_arguments_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"must be \(P,\), got \(2,\) and \(1,\)"):
+        ratio_interval([1.0, 2.0], [1.0])
+    with pytest.raises(ValueError, match=r"must not be below 0, got -1\.0"):
+        ratio_interval([1.0, 2.0], [1.0, -1.0])

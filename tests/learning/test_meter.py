@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from rayalign.learning.meter import BY_TENTH, Meter
-from rayalign.records import STATUSES
+from rayalign.learning.meter import BY_TENTH, COUNTS, STEPS, Meter
 
 NAN = math.nan
 
@@ -33,7 +32,8 @@ def filled(*names: str) -> Meter:
     meter.count({"pairs_tie": 2, "padding_calls": 1})
     meter.stepped(3.0)
     meter.stepped(1.0)
-    meter.stepped(None)
+    meter.skipped("gradient", 4)
+    meter.add_ratios(torch.tensor([0.25, NAN, 0.5]), torch.tensor([True, False, True]))
     meter.training_s = 0.75
     return meter
 
@@ -46,6 +46,8 @@ def test_an_iteration_by_hand() -> None:
             "implicit_reward": 4.0 / 5,  # 1 - 2 + 4 + 0.5 + 0.5
             "accuracy": 3.5 / 5,
             "grad_norm": 2.0,  # of the two steps that were made
+            "guard/grad_norm": 3.0,  # the larger
+            "guard/log_ratio": 0.375,
             # Tenth 0: the first row and the second micro-batch's; tenth 9: the two others. None else has rows.
             "implicit_reward_by_tenth/0": 2.0 / 3,
             "accuracy_by_tenth/0": 2.5 / 3,
@@ -53,20 +55,22 @@ def test_an_iteration_by_hand() -> None:
             "accuracy_by_tenth/9": 0.5,
         }
     )
-    assert counts == {f"pairs_{status}": 0 for status in STATUSES} | {
+    assert counts == dict.fromkeys((*COUNTS, *STEPS), 0) | {
         "pairs_kept": 5,
         "pairs_tie": 3,
         "padding_calls": 1,
         "policy_calls": 7,
         "optimizer_steps": 2,
         "skipped_steps": 1,
+        "skipped_steps_gradient": 1,
+        "pairs_in_skipped_steps": 4,
     }
     assert seconds == 0.75
 
 
 def test_what_the_objective_does_not_tell_is_not_logged() -> None:
     metrics, _, _ = filled().finish({}, as_one, workers=1)
-    assert metrics == pytest.approx({"loss": 0.8, "grad_norm": 2.0})
+    assert metrics == pytest.approx({"loss": 0.8, "grad_norm": 2.0, "guard/grad_norm": 3.0, "guard/log_ratio": 0.375})
 
 
 def test_three_workers_sum_their_rows_and_count_a_step_once() -> None:
@@ -76,7 +80,7 @@ def test_three_workers_sum_their_rows_and_count_a_step_once() -> None:
         {"policy_calls": 7}, lambda sums: {k: 3 * v for k, v in sums.items()}, workers=3
     )
     assert together[0] == pytest.approx(alone[0])
-    steps = {name: alone[1][name] for name in ("optimizer_steps", "skipped_steps")}
+    steps = {name: alone[1][name] for name in STEPS}
     assert together[1] == {name: 3 * count for name, count in alone[1].items()} | steps
 
 
@@ -97,6 +101,6 @@ def test_it_starts_again() -> None:
     meter = filled(*BY_TENTH)
     meter.finish({}, as_one, workers=1)
     metrics, counts, seconds = meter.finish({}, as_one, workers=1)
-    assert metrics == {"loss": 0.0, "implicit_reward": 0.0, "accuracy": 0.0, "grad_norm": 0.0}
+    assert metrics == {"loss": 0.0, "implicit_reward": 0.0, "accuracy": 0.0, "grad_norm": 0.0, "guard/grad_norm": 0.0}
     assert not any(counts.values())
     assert seconds == 0.0
