@@ -110,7 +110,8 @@ class TrainWorker:
         if "scores" in state.rules:
             self.scores = [from_plain(one) for one in state.rules["scores"]]
         self.limits.restore(state.rules.get("limits", {}))
-        self.collapse.resume(state.rules.get("collapse", {}), done, state.policy)
+        if self.is_first:
+            self.collapse.resume(state.rules.get("collapse", {}), done, state.policy)
         self._stored = self.learner.reference.changes, self.store.manifest(done).parts[REFERENCE]
         # A run that begins to lag has no version before: for one iteration it draws from the newest.
         self.previous = state.previous or state.policy
