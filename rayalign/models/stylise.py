@@ -1,4 +1,4 @@
-"""Pictures in a style that the prompt does not name, by diffusers: image-to-image on the base's weights, or a LoRA.
+"""Pictures in a style that the prompt does not name, by diffusers: image-to-image on the base's own weights.
 
 Shape letters: B images, H W pixels.
 """
@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from rayalign.config import RunConfig
-from rayalign.config.style import ImageToImageStyle, LoraStyle
+from rayalign.config.style import ImageToImageStyle
 from rayalign.errors import ConfigError
 from rayalign.models.family import Family
-from rayalign.models.load import assemble, base_dtype, find_family, load_other_vae, resolve_path
 from rayalign.models.text_to_image import TextToImage
-
-ADAPTER = "style"
 
 
 class ImageToImage:
@@ -74,51 +69,3 @@ def image_to_image_class(family: Family) -> Any:
         fix = f"diffusers has no image-to-image pipeline for the family {family.name}; set another style"
         raise ConfigError("style.kind", "img2img", fix)
     return getattr(diffusers, name)
-
-
-def load_with_lora(config: RunConfig, style: LoraStyle, device: str | torch.device) -> TextToImage:
-    """The run's base model with the style LoRA merged into its weights, to draw from as `initial`.
-
-    Raises:
-        ConfigError: no LoRA there, or one whose weights bind to no module of this model.
-    """
-    device = torch.device(device)
-    family = find_family(config.model.path, config.model.family)
-    dtype = base_dtype(config.model.dtype, device)
-    pipe = family.load(resolve_path(config.model.path), dtype)
-    _merge(pipe, style)
-    if config.model.vae is not None:
-        pipe.vae = load_other_vae(config.model.vae)
-    return assemble(pipe, family, config, device, dtype, ("policy",))
-
-
-def find_lora(path: str) -> Path:
-    """The LoRA's one file. Raises ConfigError unless there is one, with LoRA weights in it."""
-    from safetensors import SafetensorError, safe_open
-
-    place = Path(path).expanduser()
-    files = sorted(place.glob("*.safetensors")) if path and place.is_dir() else [place]
-    if not path or len(files) != 1 or not files[0].is_file():
-        fix = "is no .safetensors file, and no folder with just one; set the style LoRA's file"
-        raise ConfigError("style.path", path, fix)
-    try:
-        with safe_open(files[0], framework="pt") as weights:
-            names = list(weights.keys())
-    except (SafetensorError, OSError) as error:
-        raise ConfigError("style.path", path, f"cannot be read ({error}); set a .safetensors file") from error
-    if not any("lora" in name.lower() for name in names):
-        raise ConfigError("style.path", path, f"holds no LoRA weights, but {names[:2]}; set the style LoRA's file")
-    return files[0]
-
-
-def _merge(pipe: Any, style: LoraStyle) -> None:
-    file = find_lora(style.path)
-    try:
-        pipe.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=ADAPTER)
-    except Exception as error:  # keys of another model or another program raise anything
-        fix = f"does not load into this model ({type(error).__name__}: {error}); set a LoRA made for it"
-        raise ConfigError("style.path", style.path, fix) from error
-    if not any(ADAPTER in names for names in pipe.get_list_adapters().values()):
-        raise ConfigError("style.path", style.path, "binds to no module of this model; set a LoRA made for it")
-    pipe.fuse_lora(lora_scale=style.scale)
-    pipe.unload_lora_weights()

@@ -8,8 +8,13 @@ from rayalign.config import RunConfig
 
 
 def prepare_actor(config: RunConfig) -> str:
+    """`prepare_device` by a run's settings."""
+    return prepare_device(config.placement.cpu_threads)
+
+
+def prepare_device(cpu_threads: int) -> str:
     """Sets torch's threads (their number changes float sums, hence pairs) and returns "cuda" or "cpu"."""
-    torch.set_num_threads(config.placement.cpu_threads)
+    torch.set_num_threads(cpu_threads)
     # Ray hides the GPUs that it has not given to this actor.
     return "cuda" if torch.cuda.is_available() else "cpu"
 

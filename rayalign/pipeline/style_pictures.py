@@ -29,7 +29,8 @@ from rayalign.data.style_pictures import FolderPictures, PictureRow
 from rayalign.errors import RunStopped
 from rayalign.evaluation.image_set import ImageSet, slug
 from rayalign.models.load import load_model
-from rayalign.models.stylise import ImageToImage, load_with_lora
+from rayalign.models.merged_lora import load_with_lora
+from rayalign.models.stylise import ImageToImage
 from rayalign.models.text_to_image import TextToImage
 from rayalign.pipeline.devices import prepare_actor
 from rayalign.pipeline.reward_service import RewardClient
@@ -106,7 +107,7 @@ def _restyler(config: StyleConfig, model: TextToImage, device: str) -> Restyle:
     if isinstance(style, ImageToImageStyle):
         pipeline = ImageToImage(model, style, config.sampler.num_steps)
         return lambda images, rows: pipeline(images, [row.prompt for row in rows], [row.seed for row in rows])
-    styled = load_with_lora(config, style, device)
+    styled = load_with_lora(config, style.path, device, style.scale)
     return lambda images, rows: _draw(styled, [row.prompt + style.suffix for row in rows], rows)
 
 

@@ -11,7 +11,8 @@ from rayalign.errors import ConfigError
 from rayalign.evaluation.features import EXTRACTORS, build_extractor
 from rayalign.models.load import find_family, resolve_path
 from rayalign.models.lora_check import check_lora_fits
-from rayalign.models.stylise import find_lora, image_to_image_class
+from rayalign.models.merged_lora import find_lora
+from rayalign.models.stylise import image_to_image_class
 from rayalign.pipeline.draw import evaluation_rows
 from rayalign.pipeline.output_check import stored_config
 from rayalign.pipeline.resume import check_resume

@@ -1,22 +1,19 @@
-"""Image-to-image on the base's own weights, and style LoRAs, on the toys of all families."""
+"""Image-to-image on the base's own weights, on the toys of all families."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from rayalign.config import RunConfig
-from rayalign.config.style import ImageToImageStyle, LoraStyle
+from rayalign.config.style import ImageToImageStyle
 from rayalign.errors import ConfigError
-from rayalign.models.export import save_lora
-from rayalign.models.load import find_family, load_model
+from rayalign.models.load import load_model
 from rayalign.models.stub import Stub
-from rayalign.models.stylise import ImageToImage, find_lora, image_to_image_class, load_with_lora
+from rayalign.models.stylise import ImageToImage, image_to_image_class
 from rayalign.models.text_to_image import TextToImage
 from rayalign.sampling.images import draw_images
 
@@ -94,48 +91,3 @@ def test_it_is_the_untuned_model_that_restyles() -> None:
 def test_a_family_without_such_a_pipeline_is_refused() -> None:
     with pytest.raises(ConfigError, match="no image-to-image pipeline for the family stub; set another style"):
         image_to_image_class(Stub())
-
-
-@pytest.mark.parametrize("path", TOYS)
-def test_a_style_lora_draws_as_the_policy_it_was_would(path: str, tmp_path: Path) -> None:
-    model = load_model(config(path), "cpu")
-    weights = nudged(model, 0.2)
-    save_lora(tmp_path, find_family(path), weights)
-    styled = load_with_lora(config(path), LoraStyle(path=str(tmp_path)), "cpu")
-    model.weights.load("policy", weights)
-    assert distance(drawn(styled), drawn(model, "policy")) < 0.01
-    assert distance(drawn(styled), drawn(model)) > 1
-
-
-def test_scale_is_a_factor_on_what_the_lora_adds(tmp_path: Path) -> None:
-    model = load_model(config("toy-sdxl"), "cpu")
-    weights = nudged(model, 0.2)
-    save_lora(tmp_path, find_family("toy-sdxl"), weights)
-    doubled = load_with_lora(config("toy-sdxl"), LoraStyle(path=str(tmp_path), scale=2.0), "cpu")
-    # 2 (B A) = (2 B) A
-    twice = {name: value * (2 if name.endswith("lora_B") else 1) for name, value in weights.items()}
-    model.weights.load("policy", twice)
-    assert distance(drawn(doubled), drawn(model, "policy")) < 0.01
-
-
-def test_a_file_that_is_no_lora_is_refused(tmp_path: Path) -> None:
-    for path in ("", str(tmp_path / "nothing.safetensors"), str(tmp_path)):
-        with pytest.raises(ConfigError, match=r"style.path.*no folder with just one; set the style LoRA's file"):
-            find_lora(path)
-    (tmp_path / "broken.safetensors").write_bytes(b"no header")
-    with pytest.raises(ConfigError, match="cannot be read"):
-        find_lora(str(tmp_path))
-    save_file({"unet.conv_in.weight": torch.zeros(1)}, tmp_path / "broken.safetensors")
-    with pytest.raises(ConfigError, match="holds no LoRA weights, but"):
-        find_lora(str(tmp_path))
-
-
-def test_a_lora_of_another_model_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "other.safetensors"
-    names = ("unet.nowhere.to_q.lora_A.weight", "unet.nowhere.to_q.lora_B.weight")
-    save_file({names[0]: torch.zeros(4, 8), names[1]: torch.zeros(8, 4)}, file)
-    with pytest.raises(ConfigError, match="this model"):
-        load_with_lora(config("toy-sdxl"), LoraStyle(path=str(file)), "cpu")
-    save_lora(tmp_path, find_family("toy-sd15"), nudged(load_model(config("toy-sd15"), "cpu"), 0.1))
-    with pytest.raises(ConfigError, match="this model"):
-        load_with_lora(config("toy-sdxl"), LoraStyle(path=str(tmp_path / "pytorch_lora_weights.safetensors")), "cpu")

@@ -1,0 +1,116 @@
+"""`rayalign evaluate`: base against tuned models on the same prompts and seeds."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+DESCRIPTION = """Draws the same prompts and seeds with a base model and with one or more tuned ones, scores the pictures,
+and compares: mean, median, win rate, ties, 95% intervals, paired tests, by category, drift, distances.
+A run's folder brings its base, sampler and scorers along. Killed and started again, it goes on.
+"""
+EPILOG = """examples:
+  rayalign evaluate runs/first --prompts partiprompts --num-prompts 200 --heldout hpsv2.1,aesthetic --pool.gpus 1
+  rayalign evaluate first=runs/first second=runs/second --name both
+  rayalign evaluate lora=my_lora.safetensors --base stabilityai/stable-diffusion-xl-base-1.0 --reward pickscore
+"""
+# Option -> (setting, type, what --help says).
+PLAIN: dict[str, tuple[str, type, str]] = {
+    "--base": ("base.path", str, "the untuned model [the first run's]"),
+    "--prompts": (
+        "prompts.source",
+        str,
+        "animals, shapes, shapes-heldout, partiprompts, hpdv2, pickapic-validation, or a file [the run's held-out ones]",
+    ),
+    "--prompts.column": ("prompts.column", str, "of the prompt, in files with columns"),
+    "--prompts.category": ("prompts.category", str, "column of the category"),
+    "--num-prompts": ("prompts.num", int, "prompts taken, evenly over the set [all]"),
+    "--seeds-per-prompt": ("seeds_per_prompt", int, "images of each prompt [4]"),
+    "--first-seed": ("first_seed", int, "the others follow it [1000]"),
+    "--steps": ("sampler.num_steps", int, "denoising steps [the run's]"),
+    "--guidance-scale": ("sampler.guidance_scale", float, "classifier-free guidance [the run's]"),
+    "--batch": ("batch", int, "images drawn together [8]"),
+    "--reference": ("reference.folder", str, "pictures that FID and KID compare with"),
+    "--reference.extractor": ("reference.extractor", str, "clip, toy-clip, inception or your own [clip]"),
+    "--pool.min": ("pool.min", int, "actors that draw [1]"),
+    "--pool.max": ("pool.max", int, "the same, under load [1]"),
+    "--pool.cpus": ("pool.cpus", float, "logical CPUs of one [1]"),
+    "--pool.gpus": ("pool.gpus", float, "GPUs of one, fractions share [0]"),
+    "--scorer.max": ("scorer.max", int, "replicas of each scorer under load [1]"),
+    "--scorer.gpus": ("scorer.gpus", float, "GPUs of one [0]"),
+    "--name": ("name", str, "folder of the result in output [evaluation]"),
+    "--output": ("output", str, "folder of all evaluations [evaluations]"),
+}
+LISTS = {
+    "--reward": ("rewards", "scorers that a model was tuned on, with commas [the runs' own]"),
+    "--heldout": ("heldout", "scorers that none was tuned on, with commas [the first run's]"),
+}
+
+
+def main(arguments: list[str]) -> int:
+    given = vars(_parser().parse_args(arguments))
+    # Now, not above: pydantic, Ray and torch take seconds to import, and --help must not.
+    from rayalign.cli import validate
+    from rayalign.config.evaluate import EvaluateConfig
+    from rayalign.trees import merged, put, read_yaml
+
+    models = dict(_labelled(text) for text in given["models"])
+    asked: dict[str, Any] = {}
+    for option, (setting, _, _) in PLAIN.items():
+        if given[option] is not None:
+            put(asked, setting, given[option])
+    for option, (setting, _) in LISTS.items():
+        if given[option] is not None:
+            put(asked, setting, [{"scorer": name} for name in given[option].split(",") if name])
+    from_file = read_yaml(given["config"]) if given["config"] else {}
+    tree = merged([_of_runs(list(models.values())), from_file, asked, {"models": models} if models else {}])
+    config = validate(tree, EvaluateConfig)
+
+    from rayalign.pipeline.evaluate import evaluate
+
+    evaluate(config)
+    return 0
+
+
+def _labelled(text: str) -> tuple[str, str]:
+    label, equals, path = text.partition("=")
+    return (label, path) if equals else (Path(text).stem or "tuned", text)
+
+
+def _of_runs(paths: list[str]) -> dict[str, Any]:
+    """What the first of the models that is a run's folder was made with."""
+    from rayalign.trees import read_yaml
+
+    for path in paths:
+        file = Path(path).expanduser() / "config.yaml"
+        if not file.is_file():
+            continue
+        run = read_yaml(str(file))
+        prompts = run.get("prompts", {})
+        heldout = [{"scorer": name} for name in run.get("evaluation", {}).get("scorers", [])]
+        return {
+            "base": {name: value for name, value in run["model"].items() if name != "tuning"},
+            "sampler": run["sampler"],
+            "prompts": {"source": prompts.get("heldout") or prompts.get("source"), "column": prompts.get("column")},
+            "rewards": run["rewards"],
+            "heldout": heldout,
+        }
+    return {}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rayalign evaluate",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("models", nargs="*", metavar="[LABEL=]PATH", help="a run's folder, a LoRA, or a whole model")
+    parser.add_argument("--config", metavar="FILE", help="YAML of settings, below those given here")
+    for option, (_, kind, text) in PLAIN.items():
+        parser.add_argument(option, dest=option, type=kind, metavar="", help=text)
+    for option, (_, text) in LISTS.items():
+        parser.add_argument(option, dest=option, metavar="", help=text)
+    return parser

@@ -1,0 +1,187 @@
+"""Base against tuned models on the same prompts and seeds, through Ray Data; killed and started again, it goes on.
+
+    batches that are missing --> pool of EvaluationActors --> driver: a file a batch (evaluation/part_files.py)
+                                        |        ^
+                                        | images | scores
+                                        v        |
+                                     reward services
+
+Then, from the files alone: intervals, win rates, categories, drift, distances (evaluation/model_comparison.py).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from rayalign.config.evaluate import BASE, EvaluateConfig
+from rayalign.errors import RunStopped
+from rayalign.evaluation.features import build_extractor
+from rayalign.evaluation.image_set import ImageSet
+from rayalign.evaluation.model_comparison import compare_models
+from rayalign.evaluation.model_distances import clip_distance, distances_to
+from rayalign.evaluation.model_table import model_table
+from rayalign.evaluation.part_files import PartFiles
+from rayalign.evaluation.prompt_sets import PromptRow, load_prompt_set
+from rayalign.models.load import find_family
+from rayalign.models.tuned import check_tuned, tuned_path
+from rayalign.pipeline.cluster import connect
+from rayalign.pipeline.evaluate_actors import drawn
+from rayalign.pipeline.reward_service import start_reward_services, stop_reward_services
+from rayalign.rewards.table import absolute_options, check_scorer, scorer_facts
+
+EMBEDDERS = ("clip", "toy-clip")  # scorers whose weights the distance between two pictures may use
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Draws, scores and compares, or goes on doing so, to the end; returns what evaluation.json holds.
+
+    Raises ConfigError before any actor starts if a setting is wrong; RunStopped if nothing got done for too long.
+    """
+    prompts = _prompts(config)
+    config = _absolute(config)
+    _check(config)
+    rows = [(row.prompt, config.first_seed + k) for row in prompts for k in range(config.seeds_per_prompt)]
+    batches = [rows[start : start + config.batch] for start in range(0, len(rows), config.batch)]
+    files = PartFiles(config.folder, config.labels, len(batches))
+    files.begin(config.decides_pictures() | {"models": config.models})
+    missing = {label: files.missing(label) for label in config.labels}
+    print(f"{len(rows)} images ({len(prompts)} prompts) by each of {', '.join(config.labels)}", flush=True)
+    if any(missing.values()):
+        _draw(config, batches, files, missing)
+    return _report(config, files, prompts)
+
+
+def _prompts(config: EvaluateConfig) -> list[PromptRow]:
+    """Evenly over the set, which may be sorted by category."""
+    asked = config.prompts
+    found = load_prompt_set(asked.source, asked.column, asked.category)
+    if asked.num is None or asked.num >= len(found):
+        return found
+    return [found[int(place)] for place in np.linspace(0, len(found) - 1, asked.num).round()]
+
+
+def _absolute(config: EvaluateConfig) -> EvaluateConfig:
+    """Local paths written out: actors have another working folder."""
+    models = {label: tuned_path(path, f"models.{label}") for label, path in config.models.items()}
+    base = tuned_path(config.base.path, "base.path")
+    rewards, heldout = (
+        tuple(one.model_copy(update={"options": absolute_options(one.scorer, one.options)}) for one in group)
+        for group in (config.rewards, config.heldout)
+    )
+    changes = {"models": models, "base": config.base.model_copy(update={"path": base})}
+    output = str(Path(config.output).expanduser().resolve())
+    return config.model_copy(update=changes | {"rewards": rewards, "heldout": heldout, "output": output})
+
+
+def _check(config: EvaluateConfig) -> None:
+    for reward in (*config.rewards, *config.heldout):
+        check_scorer(reward.scorer, reward.options)
+    find_family(config.base.path, config.base.family)
+    for label, path in config.models.items():
+        check_tuned(path, config.base, f"models.{label}")
+
+
+def _draw(config: EvaluateConfig, batches: list[Any], files: PartFiles, missing: dict[str, list[int]]) -> None:
+    embedded = connect()
+    try:
+        scorers = [*config.rewards, *config.heldout]
+        start_reward_services(scorers, config.scorer, config.service, config.cpu_threads)
+        for label, parts in missing.items():
+            started, done = time.monotonic(), files.num_parts - len(parts)
+            blocks = [_block(part, batches[part], config.batch) for part in parts]
+            # In a task of its own, which keeps Ray Data's messages out of this process's output.
+            drawing = ray.remote(num_cpus=0, num_returns="streaming")(drawn)
+            for table in _waited(drawing.remote(config, label, blocks), config.stall_timeout_s):
+                files.write(label, table["part"][0].as_py(), table.drop_columns(["part"]))
+                done += 1
+                rate = table.num_rows * (done - files.num_parts + len(parts)) / (time.monotonic() - started)
+                print(f"{label}: {done}/{files.num_parts} batches, {rate:.1f} images/s", flush=True)
+    finally:
+        if embedded:
+            ray.shutdown()
+        else:
+            stop_reward_services()
+
+
+def _waited(references: Any, timeout_s: float) -> Iterator[pa.Table]:
+    while True:
+        ready, _ = ray.wait([references], timeout=timeout_s, fetch_local=False)
+        if not ready:
+            raise RunStopped(f"no image was drawn for {timeout_s:g} s (stall_timeout_s)")
+        try:
+            yield ray.get(next(references))
+        except StopIteration:
+            return
+        except ray.exceptions.RayTaskError as error:
+            raise RunStopped(f"drawing failed: {error.cause}") from error
+
+
+def _block(part: int, batch: list[tuple[str, int]], size: int) -> pa.Table:
+    first = part * size
+    return pa.table(
+        {
+            "part": [part] * len(batch),
+            "row": list(range(first, first + len(batch))),
+            "prompt": [prompt for prompt, _ in batch],
+            "seed": [seed for _, seed in batch],
+        }
+    )
+
+
+def _report(config: EvaluateConfig, files: PartFiles, prompts: list[PromptRow]) -> dict[str, Any]:
+    names = config.scorer_names
+    sets = {label: files.read(label, names) for label in config.labels}
+    categories = [row.category for row in prompts for _ in range(config.seeds_per_prompt)]
+    units = {name: scorer_facts(name).unit for name in names}
+    report = {
+        "name": config.name,
+        "base": {"path": config.base.path},
+        "prompts": config.prompts.source,
+        "num_prompts": len(prompts),
+        "seeds_per_prompt": config.seeds_per_prompt,
+        "first_seed": config.first_seed,
+    }
+    compared = compare_models(sets, BASE, [one.scorer for one in config.rewards], units, categories)
+    report["base"] |= compared["base"]
+    report["models"] = {label: {"path": config.models[label], **entry} for label, entry in compared["models"].items()}
+    _add_distances(config, report, sets)
+    _write(config.folder, report, sets, categories)
+    table = model_table(report)
+    print(f"\n{table}\nresult  {config.folder / 'evaluation.json'}", flush=True)
+    return report
+
+
+def _add_distances(config: EvaluateConfig, report: dict[str, Any], sets: dict[str, ImageSet]) -> None:
+    embedder = next((one for one in (*config.heldout, *config.rewards) if one.scorer in EMBEDDERS), None)
+    if embedder is not None:
+        extractor = build_extractor(embedder.scorer, dict(embedder.options))
+        for label, entry in report["models"].items():
+            entry["clip_distance"] = clip_distance(sets[BASE], sets[label], extractor)
+    reference = config.reference
+    if reference.folder is not None:
+        extractor = build_extractor(reference.extractor, reference.options, "reference.extractor")
+        report["distances"] = distances_to(reference.folder, sets, extractor)
+
+
+def _write(folder: Path, report: dict[str, Any], sets: dict[str, ImageSet], categories: list[str]) -> None:
+    import pyarrow.parquet as pq
+
+    rows = [
+        {"model": label, "prompt": prompt, "category": category, "seed": seed}
+        | {name: float(scores[row]) if np.isfinite(scores[row]) else None for name, scores in images.scores.items()}
+        for label, images in sets.items()
+        for row, (prompt, category, seed) in enumerate(zip(images.prompts, categories, images.seeds, strict=True))
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "scores.parquet")
+    for label, images in sets.items():
+        images.save(folder / "images" / label)
+    (folder / "evaluation.md").write_text(model_table(report), encoding="utf-8")
+    (folder / "evaluation.json").write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
