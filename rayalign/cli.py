@@ -23,13 +23,13 @@ from rayalign.config.files import read_settings
 from rayalign.config.leaves import settings
 from rayalign.errors import ConfigError, RayalignError
 from rayalign.toy.settings import toy_settings
+from rayalign.trees import Tree, merged, put
 
 SHORTHANDS = {
     "--model": ("model.path", "hub id, local diffusers folder, or toy-sd15 / toy-sdxl"),
     "--prompts": ("prompts.source", "animals, shapes, or a .txt, .jsonl or .parquet file"),
 }
 SCALES = (":raw", ":standardised")
-Tree = dict[str, Any]
 Group = TypeVar("Group", bound=BaseModel)
 
 
@@ -106,18 +106,18 @@ def parse(
     from_line: Tree = {}
     for field, value in given.items():
         if field == "reward":
-            _put(from_line, "rewards", [_reward(text) for text in value])
+            put(from_line, "rewards", [_reward(text) for text in value])
         elif value is not None:
-            _put(from_line, field, _value(field, value, known))
+            put(from_line, field, _value(field, value, known))
     # A layer that leaves a kind out means the usual one, and one that names it must meet a name.
     usual: Tree = {}
     for field, info in known.items():
         if field.endswith(".kind"):
-            _put(usual, field, info.default)
-    asked = _merged([from_file, from_line])
+            put(usual, field, info.default)
+    asked = merged([from_file, from_line])
     resumed = _settings_of(asked["resume"]) if asked.get("resume") else {}
-    toys = toy_settings(_merged([usual, defaults, asked]), asked)
-    return validate(_merged([usual, defaults, *toys, toy if toys and toy else {}, resumed, asked]), group)
+    toys = toy_settings(merged([usual, defaults, asked]), asked)
+    return validate(merged([usual, defaults, *toys, toy if toys and toy else {}, resumed, asked]), group)
 
 
 def validate(tree: Tree, group: type[Group] = RunConfig) -> Group:  # type: ignore[assignment]
@@ -267,26 +267,3 @@ def _settings_of(resume: Any) -> Tree:
     from rayalign.pipeline.resume import source_settings  # now: it reads arrays, and --help must not wait for that
 
     return source_settings(str(resume))
-
-
-def _put(tree: Tree, field: str, value: Any) -> None:
-    *path, name = field.split(".")
-    for part in path:
-        tree = tree.setdefault(part, {})
-    tree[name] = value
-
-
-def _merged(layers: list[Tree]) -> Tree:
-    merged: Tree = {}
-    for layer in layers:
-        for key, value in layer.items():
-            before = merged.get(key)
-            if isinstance(value, dict) and isinstance(before, dict) and _same_kind(before, value):
-                value = _merged([before, value])
-            merged[key] = value
-    return merged
-
-
-def _same_kind(before: Tree, value: Tree) -> bool:
-    """Whether a later layer goes on with a group, or chooses another kind of it, whose settings are others."""
-    return value.get("kind", before.get("kind")) == before.get("kind")

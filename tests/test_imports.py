@@ -16,7 +16,7 @@ LEVELS = (
     ("redaction",),
     ("errors",),
     ("toy",),
-    ("settings", "records"),
+    ("settings", "records", "trees"),
     ("algorithms",),
     ("objectives",),
     ("config",),

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-DESCRIPTION = """Draws the same prompts and seeds with a base model and with one or more tuned ones, scores the pictures,
-and compares: mean, median, win rate, ties, 95% intervals, paired tests, by category, drift, distances.
+DESCRIPTION = """Draws the same prompts and seeds with a base model and with one or more tuned ones, scores them, and
+compares: mean, median, win rate, ties, 95% intervals, paired tests, by category, drift, distances.
 A run's folder brings its base, sampler and scorers along. Killed and started again, it goes on.
 """
 EPILOG = """examples:
@@ -21,7 +21,7 @@ PLAIN: dict[str, tuple[str, type, str]] = {
     "--prompts": (
         "prompts.source",
         str,
-        "animals, shapes, shapes-heldout, partiprompts, hpdv2, pickapic-validation, or a file [the run's held-out ones]",
+        "animals, shapes-heldout, partiprompts, hpdv2, pickapic-validation, .. or a file [the run's held-out ones]",
     ),
     "--prompts.column": ("prompts.column", str, "of the prompt, in files with columns"),
     "--prompts.category": ("prompts.category", str, "column of the category"),
@@ -53,7 +53,8 @@ def main(arguments: list[str]) -> int:
     # Now, not above: pydantic, Ray and torch take seconds to import, and --help must not.
     from rayalign.cli import validate
     from rayalign.config.evaluate import EvaluateConfig
-    from rayalign.trees import merged, put, read_yaml
+    from rayalign.config.files import read_settings
+    from rayalign.trees import merged, put
 
     models = dict(_labelled(text) for text in given["models"])
     asked: dict[str, Any] = {}
@@ -63,7 +64,7 @@ def main(arguments: list[str]) -> int:
     for option, (setting, _) in LISTS.items():
         if given[option] is not None:
             put(asked, setting, [{"scorer": name} for name in given[option].split(",") if name])
-    from_file = read_yaml(given["config"]) if given["config"] else {}
+    from_file = read_settings(given["config"]) if given["config"] else {}
     tree = merged([_of_runs(list(models.values())), from_file, asked, {"models": models} if models else {}])
     config = validate(tree, EvaluateConfig)
 
@@ -80,13 +81,13 @@ def _labelled(text: str) -> tuple[str, str]:
 
 def _of_runs(paths: list[str]) -> dict[str, Any]:
     """What the first of the models that is a run's folder was made with."""
-    from rayalign.trees import read_yaml
+    from rayalign.config.files import read_settings
 
     for path in paths:
         file = Path(path).expanduser() / "config.yaml"
         if not file.is_file():
             continue
-        run = read_yaml(str(file))
+        run = read_settings(str(file))
         prompts = run.get("prompts", {})
         heldout = [{"scorer": name} for name in run.get("evaluation", {}).get("scorers", [])]
         return {

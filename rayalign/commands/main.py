@@ -15,6 +15,7 @@ from rayalign.errors import ConfigError, RayalignError
 
 COMMANDS = {
     "doctor": ("rayalign.commands.doctor", "see what a run needs that is not here"),
+    "evaluate": ("rayalign.commands.evaluate", "compare tuned models with their base"),
     "export": ("rayalign.commands.export", "write a run's weights for another program"),
     "scorers": ("rayalign.commands.scorers", "list the reward models, install what one needs, check yours"),
     "score": ("rayalign.commands.score", "score a folder or parquet of images by any reward models"),

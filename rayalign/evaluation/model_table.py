@@ -20,8 +20,9 @@ def model_table(report: Report) -> str:
 def _what(report: Report) -> str:
     return (
         f"{report['num_prompts']} prompts ({report['prompts']}) x {report['seeds_per_prompt']} seeds from "
-        f"{report['first_seed']}, the same for every model. Base: `{report['base']['path']}`. 95% intervals by bootstrap "
-        f"over prompts; win rate and p (Wilcoxon, over prompts) are paired; a tie counts as half a win."
+        f"{report['first_seed']}, the same for every model. Base: `{report['base']['path']}`. "
+        f"95% intervals by bootstrap over prompts; win rate and p (Wilcoxon, over prompts) are paired; a tie is half a "
+        f"win."
     )
 
 
@@ -32,9 +33,8 @@ def _scores(report: Report) -> str:
     ]
     for scorer, base in report["base"]["scores"].items():
         role = "guiding" if base["guiding"] else "held out"
-        lines.append(
-            f"| {scorer} | {role} | base | {_interval(base['mean'])} | {number(base['median'])} | | | | | {base['unit']} |"
-        )
+        mean, median = _interval(base["mean"]), number(base["median"])
+        lines.append(f"| {scorer} | {role} | base | {mean} | {median} | | | | | {base['unit']} |")
         for label, model in report["models"].items():
             lines.append(f"| | | {label} | {_entry(model['scores'][scorer])} | |")
     failed = [
