@@ -90,7 +90,7 @@ def _check(config: EvaluateConfig) -> None:
 
 
 def _draw(config: EvaluateConfig, batches: list[Any], files: PartFiles, missing: dict[str, list[int]]) -> None:
-    embedded = connect()
+    embedded = connect(config.scorer_names)
     try:
         scorers = [*config.rewards, *config.heldout]
         start_reward_services(scorers, config.scorer, config.service, config.cpu_threads)
