@@ -45,17 +45,7 @@ def main(
     A job of several runs has settings of its own, `group`, which `start` takes, and `toy`, over those of any toy run.
     """
     try:
-        planned_for, arguments = _dry_run(sys.argv[1:])
-        config = parse(description, defaults, arguments, group, toy)
-        if planned_for is not None:
-            from rayalign.planning.dry_run import dry_run
-
-            print(dry_run(config, planned_for))
-            return
-        if not os.environ.get("RAY_ADDRESS"):
-            # An embedded Ray warns at every start unless this is explicit; read when Ray is imported.
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
-        (start or _run)(config)
+        run_job(description, defaults, sys.argv[1:], group, start, toy)
     except ConfigError as error:
         sys.exit(_complain(error, 2))
     except RayalignError as error:
@@ -66,6 +56,28 @@ def main(
         sys.exit(_complain(f"{error}; RAYALIGN_VERBOSE=1 shows where", 1))
     except KeyboardInterrupt:
         sys.exit(_complain("stopped; the same command again goes on from the last checkpoint", 130))
+
+
+def run_job(
+    description: str,
+    defaults: Tree,
+    arguments: list[str],
+    group: type[RunConfig] = RunConfig,
+    start: Callable[[Any], object] | None = None,
+    toy: Tree | None = None,
+) -> None:
+    """`main` without its ending: errors go to the caller."""
+    planned_for, arguments = _dry_run(arguments)
+    config = parse(description, defaults, arguments, group, toy)
+    if planned_for is not None:
+        from rayalign.planning.dry_run import dry_run
+
+        print(dry_run(config, planned_for))
+        return
+    if not os.environ.get("RAY_ADDRESS"):
+        # An embedded Ray warns at every start unless this is explicit; read when Ray is imported.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    (start or _run)(config)
 
 
 def _dry_run(arguments: list[str]) -> tuple[str | None, list[str]]:
