@@ -14,11 +14,15 @@ import sys
 from rayalign.errors import ConfigError, RayalignError
 
 COMMANDS = {
-    "doctor": ("rayalign.commands.doctor", "see what a run needs that is not here"),
+    "train": ("rayalign.commands.train", "tune a model; jobs/ has a paper's settings each"),
     "evaluate": ("rayalign.commands.evaluate", "compare tuned models with their base"),
+    "score": ("rayalign.commands.score", "score a folder or parquet of images by any reward models"),
     "export": ("rayalign.commands.export", "write a run's weights for another program"),
     "scorers": ("rayalign.commands.scorers", "list the reward models, install what one needs, check yours"),
-    "score": ("rayalign.commands.score", "score a folder or parquet of images by any reward models"),
+    "models": ("rayalign.commands.models", "list the models that --model takes by name"),
+    "doctor": ("rayalign.commands.doctor", "see what a run needs that is not here"),
+    "schema": ("rayalign.commands.schema", "write the settings as a JSON schema, for editors"),
+    "completion": ("rayalign.commands.completion", "print a script that makes a shell complete commands"),
 }
 
 

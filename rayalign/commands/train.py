@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-DESCRIPTION = """Runs, or resumes, one alignment: TailorPO unless settings say otherwise. The files in jobs/ do the same with the
-defaults of a paper each; `--config` takes a run's own config.yaml, which repeats it.
+DESCRIPTION = """Runs, or resumes, one alignment: TailorPO unless settings say otherwise. The files in jobs/ do the same with
+the defaults of a paper each; `--config` takes a run's own config.yaml, which repeats it.
 
   rayalign train --model toy-sdxl --reward jpeg --name first
   rayalign train --config runs/first/config.yaml --seed 1 --name second
@@ -14,7 +14,7 @@ defaults of a paper each; `--config` takes a run's own config.yaml, which repeat
 def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments) and "--all" not in arguments:
         print(_short_help())
-        return 0
+        raise SystemExit(0)
     # Now, not above: the settings are pydantic's, and --help must be instant.
     from rayalign.cli import run_job
 
