@@ -37,7 +37,7 @@ def _toys() -> list[tuple[str, ...]]:
     from rayalign.toy import TOY_MODELS
 
     found = []
-    for name in TOY_MODELS:
+    for name in (name for name in TOY_MODELS if name != "toy-clip"):
         shapes = read_shapes(ModelConfig(path=name))
         found.append((name, shapes.family.name, _size(shapes.denoiser), "ships with the package"))
     return found

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-DESCRIPTION = """Runs, or resumes, one alignment: TailorPO unless settings say otherwise. The files in jobs/ do the same with
-the defaults of a paper each; `--config` takes a run's own config.yaml, which repeats it.
+DESCRIPTION = """Runs, or resumes, one alignment: TailorPO unless settings say otherwise. The files in jobs/ do
+the same with the defaults of a paper each; `--config` takes a run's own config.yaml, which repeats it.
 
   rayalign train --model toy-sdxl --reward jpeg --name first
   rayalign train --config runs/first/config.yaml --seed 1 --name second
