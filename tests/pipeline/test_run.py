@@ -99,21 +99,6 @@ def test_stopped_after_three_and_started_again_gives_the_same_lora(
     assert equal_bits(policy(again, 5), policy(whole, 5))
 
 
-def test_two_train_workers_see_every_pair_once_and_learn_the_same(
-    undisturbed: tuple[RunConfig, dict[str, Any]], tmp_path: Path
-) -> None:
-    whole, _alone = undisturbed
-    placement = whole.placement.model_dump() | {"train": {"num": 2, "cpus": 0.5}}
-    shared = settings(tmp_path, name="shared", iterations=2, placement=placement)
-    summary = run(shared)
-    # The run itself stops if a ticket of an iteration is missing or comes twice; the sums must agree too.
-    assert sum(summary["num_pairs"].values()) == 32
-    first, other = read_history(whole.folder)[0], read_history(shared.folder)[0]
-    assert other.counts["pairs_kept"] == first.counts["pairs_kept"]
-    assert other.metrics["reward"] == pytest.approx(first.metrics["reward"], rel=1e-6)
-    assert other.metrics["grad_norm"] == pytest.approx(first.metrics["grad_norm"], rel=1e-4)
-
-
 @pytest.mark.timeout(900)
 def test_a_resume_with_other_numbers_of_workers_and_actors_learns_the_same(
     undisturbed: tuple[RunConfig, dict[str, Any]], tmp_path: Path
@@ -131,6 +116,7 @@ def test_a_resume_with_other_numbers_of_workers_and_actors_learns_the_same(
     assert summary["num_iterations"] == 5
     assert sum(summary["num_pairs"].values()) == 80
     expected, found = read_history(whole.folder), read_history(config.folder)
+    assert [record.counts["pairs_kept"] for record in found] == [record.counts["pairs_kept"] for record in expected]
     for name in ("loss", "grad_norm", "reward"):
         assert [record.metrics[name] for record in found] == pytest.approx(
             [record.metrics[name] for record in expected], rel=1e-5
