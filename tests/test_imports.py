@@ -20,7 +20,7 @@ LEVELS = (
     ("algorithms",),
     ("objectives",),
     ("config",),
-    ("prompts", "progress", "weight_files"),
+    ("prompts", "progress", "weight_files", "hub"),
     ("models", "rewards"),
     ("sampling", "learning", "data"),
     ("evaluation", "planning"),

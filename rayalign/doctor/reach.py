@@ -7,52 +7,27 @@ import os
 import socket
 import subprocess
 import sys
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 
 from rayalign.doctor.finding import Finding, ok, problem, warning
+from rayalign.hub import hub_address, offline_variable, silence
 from rayalign.redaction import redacted
 
-HUB_S, CONNECT_S, CLUSTER_S, START_S = 3.0, 2.0, 9.0, 60.0
-OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-YES = ("1", "true", "yes", "on")
+CONNECT_S, CLUSTER_S, START_S = 2.0, 9.0, 60.0
 
 
 def check_hub() -> Iterator[Finding]:
     """Whether models can be fetched; a machine without network runs on local folders and what is cached."""
-    set_off = [name for name in OFFLINE if os.environ.get(name, "").lower() in YES]
-    address = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    token = "a token is set" if os.environ.get("HF_TOKEN") else "no HF_TOKEN, so gated models are closed"
-    if set_off:
-        yield ok("hub", f"not asked, {set_off[0]} is set: models come from local folders and the cache")
+    if variable := offline_variable():
+        yield ok("hub", f"not asked, {variable} is set: models come from local folders and the cache")
         return
-    answer = _asked(address)
-    if answer:
+    address = redacted(hub_address())
+    if answer := silence(hub_address()):
         fix = "see to network and proxy, or set --model to a local folder and HF_HUB_OFFLINE=1 to skip waiting for it"
-        yield warning("hub", f"{redacted(address)} does not answer ({redacted(answer)})", fix)
+        yield warning("hub", f"{address} does not answer ({redacted(answer)})", fix)
     else:
-        yield ok("hub", f"{redacted(address)} answers; {token}")
-
-
-def _asked(address: str) -> str:
-    """Why `address` does not answer; empty where it does. In a thread: no timeout covers a name server's silence."""
-    said = [f"nothing for {HUB_S:g} s"]
-
-    def ask() -> None:
-        try:
-            with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=HUB_S):
-                said[0] = ""
-        except urllib.error.HTTPError:  # an answer too
-            said[0] = ""
-        except (OSError, ValueError) as error:
-            said[0] = str(error)
-
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(HUB_S)
-    return said[0]
+        token = "a token is set" if os.environ.get("HF_TOKEN") else "no HF_TOKEN, so gated models are closed"
+        yield ok("hub", f"{address} answers; {token}")
 
 
 def check_cluster(start: bool = False) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from rayalign.config import RunConfig
 from rayalign.errors import ConfigError
+from rayalign.hub import hub_silence
 from rayalign.models.family import Family
 from rayalign.models.folder_check import check_folder, check_other_vae, check_part
 from rayalign.models.kernels import check_steps, make_kernel
@@ -45,12 +46,17 @@ def _check_vae(value: str, path: str) -> None:
     if Path(value).is_dir():
         check_part(Path(value), "diffusion_pytorch_model", "model.vae")
     try:
-        other = AutoencoderKL.load_config(value)
-        own = AutoencoderKL.load_config(path, subfolder="vae")
+        other = AutoencoderKL.load_config(value, local_files_only=_local_only(value))
+        own = AutoencoderKL.load_config(path, subfolder="vae", local_files_only=_local_only(path))
     except Exception as error:  # the hub client raises many kinds: no network, no such model, no VAE
         fix = f"no VAE can be read there ({error}); set a folder or hub id of one, or null"
         raise ConfigError("model.vae", value, fix) from error
     check_other_vae(own, other, value)
+
+
+def _local_only(path: str) -> bool:
+    """Whether the hub must not be asked for a model: a folder, or a hub that is silent."""
+    return Path(path).is_dir() or bool(hub_silence())
 
 
 def _check_schedule(config: RunConfig, family: Family, path: str) -> None:
@@ -61,7 +67,9 @@ def _check_schedule(config: RunConfig, family: Family, path: str) -> None:
         from diffusers import DDIMScheduler
 
         try:
-            scheduler = SimpleNamespace(config=DDIMScheduler.load_config(path, subfolder="scheduler"))
+            only = _local_only(path)
+            found = DDIMScheduler.load_config(path, subfolder="scheduler", local_files_only=only)
+            scheduler = SimpleNamespace(config=found)
         except Exception as error:  # as above
             fix = f"its scheduler cannot be read ({error}); fetch the model again"
             raise ConfigError("model.path", path, fix) from error

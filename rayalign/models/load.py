@@ -10,6 +10,7 @@ import torch
 
 from rayalign.config import LoraConfig, RunConfig
 from rayalign.errors import ConfigError
+from rayalign.hub import hub_silence
 from rayalign.models.family import Family
 from rayalign.models.full_weights import FullWeightSets, trains_whole
 from rayalign.models.kernels import check_steps, make_kernel
@@ -69,10 +70,13 @@ def read_index(path: str) -> dict[str, Any]:
         raise ConfigError("model.path", path, f"no such folder; set a folder, a hub id (owner/name) or one of: {known}")
     from diffusers import DiffusionPipeline
 
+    silent = hub_silence()
     try:
-        return DiffusionPipeline.load_config(path)
-    except Exception as error:  # the hub client raises many kinds: no network, no such model, gated
-        raise ConfigError("model.path", path, f"cannot be read from the hub ({error}); set a local folder") from error
+        return DiffusionPipeline.load_config(path, local_files_only=bool(silent))
+    except Exception as error:  # the hub client raises many kinds: no such model, gated, network gone
+        why = f"is not in the hub's local cache, and {silent}" if silent else f"cannot be read from the hub ({error})"
+        fix = "set a local folder, or see to the network" if silent else "set a local folder"
+        raise ConfigError("model.path", path, f"{why}; {fix}") from error
 
 
 def _check_parts(path: str, family: Family, index: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections import namedtuple
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rayalign.commands import doctor as command
 from rayalign.commands.main import main
 from rayalign.doctor import machine, reach, software, weights
 from rayalign.doctor.finding import Finding, ok, problem, run_check, warning
+from rayalign.hub import silence
 from rayalign.toy import toy_path
 
 
@@ -125,7 +127,7 @@ def test_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "letmein99" not in str(found)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and never answers
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(reach, "HUB_S", 0.3)
+        monkeypatch.setattr(reach, "silence", partial(silence, timeout_s=0.3))
         assert first(reach.check_hub()).status == "warning"
 
 

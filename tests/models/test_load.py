@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,13 @@ def test_a_family_against_the_models_own_word_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"model.family = 'sd15': toy-sdxl is a StableDiffusionXLPipeline, fam"):
         find_family("toy-sdxl", "sd15")
     assert find_family("toy-sdxl", "sdxl").name == "sdxl"
+
+
+def test_a_silent_hub_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client would try five times, for half a minute, and then speak of a file that the model lacks."""
+    monkeypatch.setattr("rayalign.models.load.hub_silence", lambda: "the hub does not answer: no route")
+    told = r"is not in the hub's local cache, and the hub does not answer: no route; set a local folder, or see to"
+    start = time.process_time()
+    with pytest.raises(ConfigError, match=told):
+        find_family("nobody/no-such-model")
+    assert time.process_time() - start < 20
