@@ -37,7 +37,7 @@ def settings(output: Path, name: str, **changes: Any) -> RunConfig:
         "rollout": {"samples_per_ticket": 2, "tickets_per_iteration": 4, "max_lag": 1},
         "train": {"lr": 1e-2, "micro_batch": 3},
         "placement": {"rollout": {"cpus": 0.5}, "scorer": {"cpus": 0.1}, "train": {"cpus": 0.5}},
-        "evaluation": {"num_prompts": 2, "seeds_per_prompt": 2},
+        "evaluation": {"num_prompts": 2, "seeds_per_prompt": 2, "every": 3, "probe_prompts": 1},
         "stall_timeout_s": 600,
     }
     return RunConfig.model_validate(tree | changes)
@@ -78,6 +78,10 @@ def test_each_version_standardises_by_what_was_scored_before_it(whole: RunConfig
             assert record.metrics[f"score_std/{name}"] == used[name].std
             expected += weight * (record.metrics[f"reward/{name}"] - used[name].mean) / used[name].std
         assert record.metrics["reward"] == pytest.approx(expected, abs=1e-5)
+    heldout, first = read_history(whole.folder)[-1].extra["heldout"], by_version[0]
+    parts = {name: (heldout["scores"][name] - first[name].mean) / first[name].std for name in WEIGHTS}
+    # By version 0's statistics, as at the start: what is measured while training must compare.
+    assert heldout["reward"] == pytest.approx(sum(WEIGHTS[name] * part for name, part in parts.items()), abs=1e-4)
 
 
 def test_resumed_and_from_two_actors_it_is_the_same_run(whole: RunConfig, tmp_path: Path) -> None:
