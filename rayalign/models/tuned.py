@@ -45,7 +45,11 @@ def check_tuned(path: str, base: ModelConfig, field: str) -> None:
     if is_lora(path):
         find_lora(path, field)
         return
-    family, wanted = find_family(path), find_family(base.path, base.family)
+    wanted = find_family(base.path, base.family)
+    try:
+        family = find_family(path)
+    except ConfigError as error:
+        raise ConfigError(field, path, error.fix) from error
     if family.name != wanted.name:
         fix = f"is of the family {family.name}, the base of {wanted.name}; the same seeds draw from other latents"
         raise ConfigError(field, path, fix)
