@@ -52,7 +52,7 @@ def check_job(words: list[str]) -> None:
     module = job(Path(words[0]).stem)
     if not hasattr(module, "DEFAULTS"):
         return check_command([Path(words[0]).stem, *words[1:]])
-    arguments = [word for word in words[1:]]
+    arguments = list(words[1:])
     if "--dry-run" in arguments:
         place = arguments.index("--dry-run")
         follows = arguments[place + 1 : place + 2]

@@ -36,7 +36,7 @@ def _toys() -> list[tuple[str, ...]]:
     from rayalign.models.shapes import read_shapes
     from rayalign.toy import TOY_MODELS
 
-    found = []
+    found: list[tuple[str, ...]] = []
     for name in (name for name in TOY_MODELS if name != "toy-clip"):
         shapes = read_shapes(ModelConfig(path=name))
         found.append((name, shapes.family.name, _size(shapes.denoiser), "ships with the package"))
@@ -49,7 +49,7 @@ def _published() -> list[tuple[str, ...]]:
     from rayalign.models.shapes import read_shapes
 
     cached = {row[0] for row in _cached()}
-    found = []
+    found: list[tuple[str, ...]] = []
     for name, known in PUBLISHED.items():
         where = "in the hub's cache" if name in cached else "not fetched yet"
         found.append((name, known.family, _size(read_shapes(ModelConfig(path=name)).denoiser), where))
@@ -71,7 +71,7 @@ def _cached() -> list[tuple[str, ...]]:
         repositories = scan_cache_dir().repos
     except CacheNotFound:
         return []
-    found = []
+    found: list[tuple[str, ...]] = []
     for repository in sorted(repositories, key=lambda one: one.repo_id):
         file = try_to_load_from_cache(repository.repo_id, "model_index.json")
         if isinstance(file, str):

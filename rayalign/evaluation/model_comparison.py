@@ -94,8 +94,8 @@ def _by_category(base: ImageSet, tuned: ImageSet, categories: list[str]) -> dict
     found = {}
     for category in sorted(set(categories) - {""}):
         rows = [row for row, one in enumerate(categories) if one == category]
-        sides = [_rows(images, rows) for images in (base, tuned)]
-        found[category] = {name: against(*sides, name) for name in base.scores}
+        one, other = _rows(base, rows), _rows(tuned, rows)
+        found[category] = {name: against(one, other, name) for name in base.scores}
     return found
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rayalign.config import PromptsConfig
 from rayalign.errors import ConfigError
@@ -121,10 +121,10 @@ def _json(file: Path) -> list[Any]:
     return list(found)
 
 
-def _table(delimiter: str, quoting: int) -> Callable[[Path], list[Any]]:
+def _table(delimiter: str, quoting: Literal[0, 3]) -> Callable[[Path], list[Any]]:
     def read(file: Path) -> list[Any]:
         with file.open(encoding="utf-8-sig", newline="") as lines:
-            return list(csv.DictReader(lines, delimiter=delimiter, quoting=quoting))  # type: ignore[arg-type]
+            return list(csv.DictReader(lines, delimiter=delimiter, quoting=quoting))
 
     return read
 
