@@ -98,16 +98,10 @@ class TimedIteration:
 
 @contextmanager
 def stub_cluster() -> Iterator[None]:
-    """Ray and the stub's reward service; both stay up for all loops measured inside."""
+    """Ray, which stays up for all loops measured inside."""
     embedded = connect()
-    config = StubLoad().config()
     try:
-        placement = config.placement
-        start_reward_services(config.rewards, placement.scorer, config.service, placement.cpu_threads)
-        try:
-            yield
-        finally:
-            stop_reward_services()
+        yield
     finally:
         if embedded:
             ray.shutdown()
@@ -119,14 +113,25 @@ def timed_loop(load: StubLoad) -> list[TimedIteration]:
         config = load.config(folder)
         check_placement(config)
         config.folder.mkdir(parents=True)
-        board = start_board(load.max_lag)
-        training = InThread(lambda: make_trainer(config, board).fit())
-        seen: list[tuple[IterationRecord, float]] = []
-        while training.running() or not training.seen_end():
-            for record in ray.get(board.records.remote(len(seen) - 1, POLL_S)):
-                seen.append((record, time.perf_counter()))
-        ray.kill(board)
-        if training.error is not None:
-            raise training.error
+        placement = config.placement
+        start_reward_services(config.key, config.rewards, placement.scorer, config.service, placement.cpu_threads)
+        try:
+            seen = _seen(config)
+        finally:
+            stop_reward_services(config.key)
     pairs = itertools.pairwise(seen)
     return [TimedIteration(record, at - before) for (_, before), (record, at) in pairs]
+
+
+def _seen(config: RunConfig) -> list[tuple[IterationRecord, float]]:
+    """Each iteration's record, and when it came."""
+    board = start_board(config.rollout.max_lag)
+    training = InThread(lambda: make_trainer(config, board).fit())
+    seen: list[tuple[IterationRecord, float]] = []
+    while training.running() or not training.seen_end():
+        for record in ray.get(board.records.remote(len(seen) - 1, POLL_S)):
+            seen.append((record, time.perf_counter()))
+    ray.kill(board)
+    if training.error is not None:
+        raise training.error
+    return seen

@@ -74,6 +74,7 @@ class Scores:
     total_B: np.ndarray  # float32 (B,)
     parts: dict[str, np.ndarray]  # scorer name -> float32 (B,), in the scorer's own scale
     seconds: float = 0.0  # wall time from the call to the answer
+    queued_s: float = 0.0  # of these, held back by service.max_queued
     reason_B: np.ndarray | None = None  # str (B,): one of UNSCORED_STATUSES, "" where there is a score; None: not said
 
     @property
@@ -147,7 +148,7 @@ class IterationRecord:
     version: int  # the policy version that training it produced
     metrics: dict[str, float]  # loss, accuracy, implicit_reward, grad_norm, reward/<scorer>, ...
     counts: dict[str, int]  # pairs_kept, pairs_tie, pairs_score_raised, denoiser_calls, policy_calls, ...
-    seconds: dict[str, float]  # rollout, scoring, training, waiting, sync
+    seconds: dict[str, float]  # rollout, scoring, queued, training, waiting, sync
     lag_max: int  # policy versions between drawing and training, the largest in the iteration
     # constant: scorer -> [its only answer, images, different ones at least]; heldout, heldout_start: a HeldOut each, of
     # this version and of version 0
@@ -209,6 +210,7 @@ def pair_schema(
         ("trajectories", pa.int32()),
         ("ticket_rollout_s", pa.float32()),
         ("ticket_scoring_s", pa.float32()),
+        ("ticket_queued_s", pa.float32()),
         ("ticket_scores", pa.list_(pa.float64(), MOMENTS * len(scorers))),
     ]
     metadata = {"scorers": ",".join(scorers), "rows": rows}

@@ -42,8 +42,9 @@ class PlacementConfig(Settings):
 
 
 class ServiceConfig(Settings):
-    max_batch: Positive = Field(16, description="scoring calls that one replica takes together")
+    max_batch: Positive = Field(32, description="images that one replica scores together")
     batch_wait_s: NonNegative = Field(0.002, description="longest wait to fill such a batch")
+    max_queued: Positive = Field(128, description="images that one actor may have unanswered at one scorer")
     target_ongoing: AboveZero = Field(2.0, description="calls per replica the autoscaler aims at")
     upscale_delay_s: NonNegative = Field(1.0, description="load must last this long to add replicas")
     downscale_delay_s: NonNegative = Field(30.0, description="idling must last this long to remove replicas")

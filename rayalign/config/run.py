@@ -147,6 +147,11 @@ class RunConfig(Settings):
         return self.evaluation.best_by or next(iter(self.evaluation.scorers), "reward")
 
     @property
+    def key(self) -> str:
+        """Tells the run apart from all others on a cluster: its name, and a digest of where it is written."""
+        return f"{self.name}-{hashlib.blake2b(self.output.encode(), digest_size=3).hexdigest()}"
+
+    @property
     def scorer_names(self) -> list[str]:
         """Guiding scorers, in the order of every per-scorer column."""
         return [reward.scorer for reward in self.rewards]

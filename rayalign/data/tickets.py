@@ -58,6 +58,7 @@ def clean_table(rows: LatentRows, numbers: list[int], ticket: Ticket, config: Ru
         "trajectories": [0] * size,
         "ticket_rollout_s": [seconds] * size,
         "ticket_scoring_s": [0.0] * size,
+        "ticket_queued_s": [0.0] * size,
         "ticket_scores": [[value for _ in scorers for value in Moments().packed()]] * size,
     }
     columns |= dict.fromkeys(("advantage", "log_prob", "reward_winner", "reward_loser", "final_reward"), nothing)

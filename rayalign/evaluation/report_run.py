@@ -12,7 +12,7 @@ from rayalign.toy.tokenizer import SHORT
 Dict = dict[str, Any]
 History = list[IterationRecord]
 
-STAGES = ("rollout", "scoring", "training", "waiting", "sync")
+STAGES = ("rollout", "scoring", "queued", "training", "waiting", "sync")
 DROPS = {
     KEPT: "trained on",
     TIE: "dropped: equal rewards",

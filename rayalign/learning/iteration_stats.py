@@ -23,7 +23,7 @@ class IterationStats:
         # Sum, sum of squares and count of the combined reward, then of each scorer.
         self.rewards = np.zeros((1 + len(scorers), 3))
         self._moments = np.zeros((tickets_per_iteration, len(scorers) * MOMENTS))  # by slot, of all that was scored
-        self.rollout_s = self.scoring_s = self.waiting_s = 0.0
+        self.rollout_s = self.scoring_s = self.queued_s = self.waiting_s = 0.0
         self.trajectories = self.denoiser_calls = self.guided = 0.0
         self.lag_max = 0.0
         self.bytes_moved = 0.0
@@ -38,6 +38,7 @@ class IterationStats:
         self.lag_max = max(self.lag_max, trained_version - head["policy_version"])
         self.rollout_s += head["ticket_rollout_s"]
         self.scoring_s += head["ticket_scoring_s"]
+        self.queued_s += head["ticket_queued_s"]
         self.bytes_moved += table.nbytes
         samples = np.unique(table["sample"].to_numpy(), return_index=True)[1]
         self.trajectories += float(table["trajectories"].to_numpy()[samples].sum())
@@ -94,7 +95,7 @@ class IterationStats:
             "pairs_guided": round(self.guided),
             "pair_bytes": round(self.bytes_moved),
         }
-        seconds = seconds | {"rollout": self.rollout_s, "scoring": self.scoring_s, "waiting": self.waiting_s}
+        seconds = seconds | {name: getattr(self, f"{name}_s") for name in ("rollout", "scoring", "queued", "waiting")}
         rewards = {name: float(value) for name, value in rewards.items()}
         whole = merge_by_scorer(NO_SCORES, self.moments())
         constant = {name: [one.mean, one.count, one.different] for name, one in whole.items() if one.says_nothing}
@@ -102,6 +103,9 @@ class IterationStats:
         return IterationRecord(iteration, iteration + 1, metrics | rewards, counts, seconds, round(self.lag_max), extra)
 
 
-_WHOLE_TICKET = ("iteration", "slot", "policy_version", "ticket_rollout_s", "ticket_scoring_s")
-_SCALARS = ("rollout_s", "scoring_s", "waiting_s", "trajectories", "denoiser_calls", "guided", "lag_max", "bytes_moved")
+_WHOLE_TICKET = ("iteration", "slot", "policy_version", "ticket_rollout_s", "ticket_scoring_s", "ticket_queued_s")
+_SCALARS = (
+    *("rollout_s", "scoring_s", "queued_s", "waiting_s"),
+    *("trajectories", "denoiser_calls", "guided", "lag_max", "bytes_moved"),
+)
 _LARGEST = ("lag_max", "waiting_s")

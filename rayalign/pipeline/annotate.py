@@ -6,6 +6,8 @@ A stage of its own between rollout and trainer, there only where the objective c
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -14,7 +16,9 @@ from rayalign.config import RewardConfig, RunConfig
 from rayalign.models.pixels import decode_latents
 from rayalign.models.vae import load_vae
 from rayalign.pipeline.devices import prepare_actor
+from rayalign.pipeline.shared_texts import SharedTexts
 from rayalign.records import CLEAN, EMBEDDINGS, tensor_values
+from rayalign.rewards.protocol import TextEncoder
 from rayalign.rewards.table import build_scorer
 
 
@@ -26,11 +30,14 @@ class AnnotateActor:
         self._vae = load_vae(config, self._device)
         name, options = config.objective.embeds_with or ("", {})
         self._clip = build_scorer(RewardConfig(scorer=name, options=options))
+        # Apart from the texts of a reward of the same name, whose options may be others.
+        self._texts = SharedTexts(config.key, f"embedder {name}", cast(TextEncoder, self._clip))
 
     def __call__(self, pairs: pa.Table) -> pa.Table:
         """A ticket's pairs with `records.EMBEDDINGS` appended and the clean latents of step-wise rows taken away."""
         names = CLEAN if CLEAN[0] in pairs.column_names else ("winner", "loser")
         prompts = pairs["prompt"].to_pylist()
+        self._texts.fetch(prompts)
         embedded = [self._clip.embed_prompts(prompts)]  # type: ignore[attr-defined]
         embedded += [self._clip.embed_images(self._images(tensor_values(pairs[name]))) for name in names]  # type: ignore[attr-defined]
         for column, values in zip(EMBEDDINGS, embedded, strict=True):

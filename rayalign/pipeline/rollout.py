@@ -34,7 +34,7 @@ class RolloutActor:
         self._config, self._board = config, board
         self._model = load_model(config, prepare_actor(config))
         self._prompts = load_prompts(config.prompts)
-        self._score = RewardClient(config.rewards, config.service)
+        self._score = RewardClient(config.key, config.rewards, config.service)
         self._turns = VersionTurns(self._use_version)
 
     async def __call__(self, tickets: pa.Table) -> AsyncIterator[pa.Table]:

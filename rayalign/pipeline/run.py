@@ -51,6 +51,7 @@ from rayalign.pipeline.pair_stream import pair_dataset_factory
 from rayalign.pipeline.resume import adopt, check_resume, known_history, store_of
 from rayalign.pipeline.reward_service import start_reward_services, stop_reward_services
 from rayalign.pipeline.summary import summarise, write_summary
+from rayalign.pipeline.text_store import text_encodings
 from rayalign.pipeline.trainer import train_loop
 from rayalign.pipeline.validate import check_inputs, with_absolute_paths
 from rayalign.pipeline.watch import InThread, Watch
@@ -84,7 +85,7 @@ def run(config: RunConfig) -> dict[str, Any]:
         if embedded:
             ray.shutdown()  # ends everything, reward services included
         else:
-            stop_reward_services()
+            stop_reward_services(config.key)
 
 
 class _Run:
@@ -108,8 +109,8 @@ class _Run:
         progress.stage(f"run {config.name}: {config.model.path}, rewards {', '.join(config.scorer_names)}")
         progress.stage(f"folder {config.folder}")
         held_out = [RewardConfig(scorer=name) for name in config.evaluation.scorers]
-        placement = config.placement
-        start_reward_services([*config.rewards, *held_out], placement.scorer, config.service, placement.cpu_threads)
+        rewards, placement = [*config.rewards, *held_out], config.placement
+        start_reward_services(config.key, rewards, placement.scorer, config.service, placement.cpu_threads)
         with closing(progress), self.tracker:
             if isinstance(config.pairs, DatasetPairs) and config.pairs.cache is not None:
                 self._fill_cache()
@@ -215,7 +216,8 @@ class _Run:
         grid = before_after_grid(before, after, 12)
         grid.save(folder / "images" / "before_after.png")
         self.tracker.image("images/before_after", grid, config.iterations)
-        summary = summarise(config, before, after, time.monotonic() - self.started, restarts)
+        texts = text_encodings(config.key)
+        summary = summarise(config, before, after, time.monotonic() - self.started, restarts, texts)
         write_summary(folder, summary)
         report = write_report(folder)
         self.progress.stage("\n" + before_after_table(summary["reward"]) + "\n")

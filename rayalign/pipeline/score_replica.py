@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import re
 import sys
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,24 +14,27 @@ from typing import Any
 
 import numpy as np
 from ray import serve
-from ray.serve.config import AutoscalingConfig
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.schema import LoggingConfig
 
 from rayalign.config import PoolConfig, RewardConfig, ServiceConfig
 from rayalign.errors import ScoringError
+from rayalign.pipeline.call_batcher import Call, CallBatcher
+from rayalign.pipeline.retry_router import RetryRouter
+from rayalign.pipeline.reward_metrics import ReplicaMetrics
+from rayalign.pipeline.shared_texts import SharedTexts
 from rayalign.rewards.first_answer import check_first_answer
 from rayalign.rewards.mixture import check_answer
 from rayalign.rewards.own import is_own
+from rayalign.rewards.protocol import TextEncoder
 from rayalign.rewards.table import NOTHING, build_scorer
 
-APP_PREFIX = "rayalign-score-"
 METRICS_INTERVAL_S = 0.5  # Serve's default of 10 s would answer a burst after it is over
 LOOK_BACK_S = 2.0  # load is averaged over this; Serve's default is 30 s
 HEALTH_CHECK_S = 2.0  # after this a dead replica is noticed and replaced; Serve's default is 10 s
 GRACE_S = 5.0  # a replica that is told to stop gets this long; Serve waits it out even for one never placed
 CONSTRUCTOR_TRIES = 2  # a second one for a node that died; a wrong path does not get better
 
-Call = tuple[np.ndarray, list[str]]  # images float32 (B, 3, H, W) in [0, 1], B prompts
 Answer = tuple[np.ndarray, np.ndarray | None]  # scores (N,), gradients (N, 3, H, W) where they were asked for
 Ask = Callable[[np.ndarray, list[str]], Answer]
 
@@ -48,56 +50,67 @@ class ScoreAnswer:
 
 
 class ScoreReplica:
-    """Scores calls in batches of up to `service.max_batch`, one batch at a time, in a thread of its own.
+    """Scores calls in batches of up to `service.max_batch` images, one batch at a time, in a thread of its own.
 
     The thread keeps the event loop free, so that the next batch gathers while this one is scored.
     """
 
-    def __init__(self, reward: RewardConfig, service: ServiceConfig, cpu_threads: int) -> None:
+    def __init__(self, run: str, reward: RewardConfig, service: ServiceConfig, cpu_threads: int) -> None:
         self._scorer: Any = build_scorer(reward)
         if is_own(reward.scorer):
             check_first_answer(reward.scorer, self._scorer)
+        self._texts = SharedTexts(run, reward.scorer, self._scorer) if isinstance(self._scorer, TextEncoder) else None
         self._thread = ThreadPoolExecutor(1, initializer=fix_torch_threads, initargs=(cpu_threads,))
-        batch = serve.batch(max_batch_size=service.max_batch, batch_wait_timeout_s=service.batch_wait_s)
-        # Each takes one call, where the method takes a list.
-        self._scored: Any = batch(self._score_batch)
-        self._graded: Any = batch(self._grade_batch)
+        self._max_batch = service.max_batch
+        self._batcher: CallBatcher[ScoreAnswer] = CallBatcher(self._in_thread, service.max_batch, service.batch_wait_s)
+        self._metrics = ReplicaMetrics(run, reward.scorer)
 
-    async def __call__(self, images_BCHW: np.ndarray, prompts: list[str], with_grad: bool = False) -> ScoreAnswer:
-        return await (self._graded if with_grad else self._scored)(images_BCHW, prompts)
+    async def __call__(
+        self, images_BCHW: np.ndarray, prompts: list[str], with_grad: bool = False, call: str = ""
+    ) -> ScoreAnswer:
+        """The scorer's answer. `call` is for `RetryRouter`."""
+        return await self._batcher.ask(Call(images_BCHW, prompts, with_grad))
 
-    async def _score_batch(self, images: list[np.ndarray], prompts: list[list[str]]) -> list[ScoreAnswer]:
-        return await self._in_thread(list(zip(images, prompts, strict=True)), self._scores)
+    async def _in_thread(self, calls: list[Call]) -> list[ScoreAnswer]:
+        start = time.perf_counter()
+        answers = await asyncio.get_running_loop().run_in_executor(self._thread, self.answer, calls)
+        num_images, text_runs = sum(map(len, calls)), getattr(self._scorer, "num_text_runs", 0)
+        self._metrics.batch(num_images, time.perf_counter() - start, self._batcher.num_waiting, text_runs)
+        return answers
 
-    async def _grade_batch(self, images: list[np.ndarray], prompts: list[list[str]]) -> list[ScoreAnswer]:
-        return await self._in_thread(list(zip(images, prompts, strict=True)), self._scores_and_grads)
-
-    async def _in_thread(self, calls: list[Call], ask: Ask) -> list[ScoreAnswer]:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self.answer, calls, ask)
-
-    def answer(self, calls: list[Call], ask: Ask | None = None) -> list[ScoreAnswer]:
-        """One answer for each call, whose images may differ in size from those of other calls."""
-        ask = ask or self._scores
+    def answer(self, calls: list[Call]) -> list[ScoreAnswer]:
+        """One answer for each call, all of one kind; their images may differ in size from those of other calls."""
+        ask = self._scores_and_grads if calls[0].with_grad else self._scores
         answers: dict[int, ScoreAnswer] = {}
-        for shape in {images.shape[1:] for images, _ in calls}:
-            rows = [row for row, (images, _) in enumerate(calls) if images.shape[1:] == shape]
+        for shape in {call.images_BCHW.shape[1:] for call in calls}:
+            rows = [row for row, call in enumerate(calls) if call.images_BCHW.shape[1:] == shape]
             answers.update(zip(rows, self._answer_same_size([calls[row] for row in rows], ask), strict=True))
         return [answers[row] for row in range(len(calls))]
 
     def _answer_same_size(self, calls: list[Call], ask: Ask) -> list[ScoreAnswer]:
         """Scores all at once; if that fails, each alone: one bad call must not take its company with it."""
-        images_NCHW = np.concatenate([images for images, _ in calls])
-        prompts = list(chain.from_iterable(prompts for _, prompts in calls))
+        images_NCHW = np.concatenate([call.images_BCHW for call in calls])
+        prompts = list(chain.from_iterable(call.prompts for call in calls))
         try:
-            scores_N, grads_NCHW = ask(images_NCHW, prompts)
+            if self._texts is not None:
+                self._texts.fetch(prompts)
+            scores_N, grads_NCHW = self._in_parts(images_NCHW, prompts, ask)
         except Exception as error:  # whatever a scorer raises: counted and, after retries, NaN
             if len(calls) > 1:
                 return [self._answer_same_size([call], ask)[0] for call in calls]
             reason = "wrong length" if isinstance(error, ScoringError) else f"raised {type(error).__name__}"
             return [ScoreAnswer(None, reason=reason, detail=str(error))]
-        ends = np.cumsum([len(images) for images, _ in calls])[:-1]
+        ends = np.cumsum([len(call) for call in calls])[:-1]
         grads = [None] * len(calls) if grads_NCHW is None else np.split(grads_NCHW, ends)
         return [ScoreAnswer(*parts) for parts in zip(np.split(scores_N, ends), grads, strict=True)]
+
+    def _in_parts(self, images_NCHW: np.ndarray, prompts: list[str], ask: Ask) -> Answer:
+        """`ask` of at most `max_batch` images at once: a call of more would not fit the memory that it stands for."""
+        size = self._max_batch
+        starts = range(0, max(1, len(images_NCHW)), size)
+        parts = [ask(images_NCHW[start : start + size], prompts[start : start + size]) for start in starts]
+        scores, grads = zip(*parts, strict=True)
+        return np.concatenate(scores), None if grads[0] is None else np.concatenate(grads)
 
     def _scores(self, images_NCHW: np.ndarray, prompts: list[str]) -> Answer:
         return check_answer(self._scorer.score(images_NCHW, prompts), len(images_NCHW)), None
@@ -116,19 +129,12 @@ def fix_torch_threads(num_threads: int) -> None:
         sys.modules["torch"].set_num_threads(num_threads)
 
 
-def app_name(scorer: str) -> str:
-    """Serve's name of a scorer's application: a function of its name alone, so that a client finds it."""
-    slug = re.sub(r"[^A-Za-z0-9-]+", "-", scorer)
-    if slug == scorer:
-        return APP_PREFIX + scorer
-    return f"{APP_PREFIX}{slug}-{hashlib.blake2b(scorer.encode(), digest_size=3).hexdigest()}"
-
-
 def quiet_logs() -> LoggingConfig:
     return LoggingConfig(log_level="WARNING", enable_access_log=False)  # else two lines for each call
 
 
 def score_application(
+    run: str,
     reward: RewardConfig,
     pool: PoolConfig,
     service: ServiceConfig,
@@ -141,8 +147,9 @@ def score_application(
         # handles miss the new one's settings, report no load, and the service never grows.
         name=f"scorer-{uuid.uuid4().hex[:8]}",
         ray_actor_options={"num_cpus": pool.cpus, "num_gpus": pool.gpus, "runtime_env": dict(runtime_env)},
-        # One batch at a replica, the rest at the handles: new replicas then find something to do.
+        # Of the smallest calls one batch at a replica, the rest at the handles, where new replicas find it.
         max_ongoing_requests=service.max_batch,
+        request_router_config=RequestRouterConfig(request_router_class=RetryRouter),
         max_constructor_retry_count=CONSTRUCTOR_TRIES,
         health_check_period_s=HEALTH_CHECK_S,
         graceful_shutdown_timeout_s=GRACE_S,
@@ -157,4 +164,4 @@ def score_application(
         ),
         logging_config=quiet_logs(),
     )
-    return deployment(ScoreReplica).bind(reward, service, cpu_threads)
+    return deployment(ScoreReplica).bind(run, reward, service, cpu_threads)

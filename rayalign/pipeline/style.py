@@ -99,11 +99,11 @@ class _StyleRun:
             )
             held_out = [RewardConfig(scorer=name) for name in config.evaluation.scorers]
             rewards, placement = [*config.rewards, *held_out], config.placement
-            start_reward_services(rewards, placement.scorer, config.service, placement.cpu_threads)
+            start_reward_services(config.key, rewards, placement.scorer, config.service, placement.cpu_threads)
             try:
                 drawn = self._task(make_pictures, len(training) + len(heldout), config, training, heldout)
             finally:
-                stop_reward_services()
+                stop_reward_services(config.key)
             for name, images in zip((BASE, TARGET), drawn or (), strict=False):
                 images.save(config.folder / "images" / name)
                 sets[name] = images

@@ -28,9 +28,18 @@ PACKAGES = ("ray", "torch", "diffusers", "transformers", "peft", "accelerate", "
 
 
 def summarise(
-    config: RunConfig, before: ImageSet, after: ImageSet | None, wall_s: float, restarts: int
+    config: RunConfig,
+    before: ImageSet,
+    after: ImageSet | None,
+    wall_s: float,
+    restarts: int,
+    texts: dict[str, dict[str, int]],
 ) -> dict[str, Any]:
-    """The run so far. `wall_s` is this attempt's; attempts before it are added from the summary on disk."""
+    """The run so far.
+
+    `wall_s` is this attempt's; attempts before it are added from the summary on disk. `texts` (`text_encodings`) are
+    this attempt's alone: what an earlier one encoded ended with it.
+    """
     history = read_history(config.folder)
     counts: Counter[str] = Counter()
     seconds: Counter[str] = Counter()
@@ -69,6 +78,7 @@ def summarise(
         "pairs_in_skipped_steps": counts["pairs_in_skipped_steps"],
         "losses_not_finite": counts["loss_not_finite"],
         "alarms": alarms(history),
+        "text_encodings": texts,
         "seconds": {"wall": wall_s + earlier.get("seconds", {}).get("wall", 0.0), **seconds},
         "lag_max": max((record.lag_max for record in history), default=0),
         "ray": {"version": importlib.metadata.version("ray"), "restarts": {"train": restarts}},

@@ -6,7 +6,7 @@ awaitable call. A Ray Serve handle, a scorer in this process and a lambda in a t
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -32,6 +32,29 @@ class Scorer(Protocol):
 
         A score must not depend on the other images of the call (run towers in chunks of one fixed size).
         """
+        ...
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """What a `Scorer` may do besides: encode a prompt apart from the image, once for all images of it.
+
+    The service then has each prompt encoded by one replica only. A scorer that reads prompt and image together, or
+    no prompt, has none of this.
+    """
+
+    num_text_runs: int  # times the text tower ran
+
+    def missing_texts(self, prompts: Sequence[str]) -> list[str]:
+        """Those of `prompts`, each once, that a score would have to encode first."""
+        ...
+
+    def encode_text(self, prompt: str) -> np.ndarray:
+        """One prompt's encoding, of any shape; kept."""
+        ...
+
+    def keep_text(self, prompt: str, encoding: np.ndarray) -> None:
+        """Keeps what `encode_text` of the same scorer gave elsewhere. A score by it has the same bits."""
         ...
 
 

@@ -6,7 +6,7 @@ Shape letters: B images, C H W channels, height, width, D embedding.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, TypeVar
 
@@ -137,13 +137,26 @@ class TextTowerScorer(TowerScorer):
     def unit_text(self, prompt: str) -> torch.Tensor:
         """Unit embedding (D,), cached."""
         if prompt not in self._text_by_prompt:
-            if len(self._text_by_prompt) >= MAX_CACHED_PROMPTS:
-                del self._text_by_prompt[next(iter(self._text_by_prompt))]  # the oldest
             with torch.no_grad(), self._precision():
                 features_D = self.text_features(prompt)
-            self._text_by_prompt[prompt] = unit(features_D)
             self.num_text_runs += 1
+            self._keep(prompt, unit(features_D))
         return self._text_by_prompt[prompt]
+
+    def missing_texts(self, prompts: Sequence[str]) -> list[str]:
+        """As in `rayalign.rewards.protocol.TextEncoder`, like the next two."""
+        return [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._text_by_prompt]
+
+    def encode_text(self, prompt: str) -> np.ndarray:
+        return self.unit_text(prompt).cpu().numpy()
+
+    def keep_text(self, prompt: str, encoding: np.ndarray) -> None:
+        self._keep(prompt, torch.tensor(encoding, device=self.device))
+
+    def _keep(self, prompt: str, text_D: torch.Tensor) -> None:
+        if len(self._text_by_prompt) >= MAX_CACHED_PROMPTS:
+            del self._text_by_prompt[next(iter(self._text_by_prompt))]  # the oldest
+        self._text_by_prompt[prompt] = text_D
 
     def cosines(self, images_BCHW: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         """Images in [0, 1] and their prompts -> cosines of their embeddings (B,)."""

@@ -46,17 +46,26 @@ class Drawn:
     trajectories: int  # whole trajectories per sample
     denoising_s: float  # wall time, scoring apart
     scoring_s: float  # awaited scores; other tickets of this process may have worked meanwhile
+    queued_s: float  # held back before, as too many images of this process were unanswered
 
 
 class Clock:
     """Wall time of one ticket, with the waiting for scores told apart."""
 
     def __init__(self) -> None:
-        self._started, self.scoring_s = time.perf_counter(), 0.0
+        self._started = time.perf_counter()
+        self.scoring_s = self.queued_s = 0.0
+
+    def scored(self, scores: Scores, asked: float) -> None:
+        """The answer to what was asked at `asked` (`time.perf_counter`) is there."""
+        self.scoring_s += time.perf_counter() - asked - scores.queued_s
+        self.queued_s += scores.queued_s
 
     @property
-    def denoising_s(self) -> float:
-        return time.perf_counter() - self._started - self.scoring_s
+    def seconds(self) -> tuple[float, float, float]:
+        """Denoising and all else here, scoring, queued."""
+        waited = self.scoring_s + self.queued_s
+        return time.perf_counter() - self._started - waited, self.scoring_s, self.queued_s
 
 
 async def score_latents(
@@ -74,7 +83,7 @@ async def score_latents(
         answer = await score(images, prompts * len(clean))
     else:
         answer = await _score_some(score, images, prompts * len(clean), finite_N)
-    clock.scoring_s += time.perf_counter() - asked
+    clock.scored(answer, asked)
     return [pick_scores(answer, np.arange(k * size, (k + 1) * size)) for k in range(len(clean))]
 
 

@@ -98,8 +98,8 @@ async def reward_gradient(
         images = model.decode_with_grad(clean)
     pixels = images.detach().clamp(0, 1).cpu().numpy()
     asked = time.perf_counter()
-    _, gradient_BCHW = await cast(DifferentiableScoreFn, score).score_and_grad(pixels, prompts)
-    clock.scoring_s += time.perf_counter() - asked
+    scores, gradient_BCHW = await cast(DifferentiableScoreFn, score).score_and_grad(pixels, prompts)
+    clock.scored(scores, asked)
     (pulled_back,) = torch.autograd.grad(images, x, torch.from_numpy(gradient_BCHW).to(images))
     return pulled_back
 

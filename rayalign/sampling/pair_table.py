@@ -29,6 +29,7 @@ def pair_table(
         "trajectories": drawn.trajectories,
         "ticket_rollout_s": drawn.denoising_s,
         "ticket_scoring_s": drawn.scoring_s,
+        "ticket_queued_s": drawn.queued_s,
         "ticket_scores": [value for name in scorers for value in moments.get(name, Moments()).packed()],
     }
     return pa.concat_tables([_step_rows(drawn, rows, whole, scorers, schema) for rows in drawn.rows])

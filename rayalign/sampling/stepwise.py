@@ -65,7 +65,7 @@ class StepwiseSampler:
             prediction = prediction if following is None else following
         final = (await score_latents(self.model, self.score, [x], self.prompts, self.clock))[0]
         clock = self.clock
-        return Drawn(self.prompts, self.rows, final, self.calls, 1, clock.denoising_s, clock.scoring_s)
+        return Drawn(self.prompts, self.rows, final, self.calls, 1, *clock.seconds)
 
     # Here and not on the coroutine, where it would end before the first await (and other tickets share the thread).
     @torch.no_grad()

@@ -82,7 +82,7 @@ async def draw_trajectory_pairs(
         times = kernel.timestep(step), kernel.timestep_prev(step)
         rows.append(Rows(step, *times, on_cpu(**latents), status, won, lost, np.zeros(len(prompts), dtype=bool)))
     calls = pairs.num_candidates * model.kernel.num_steps
-    return Drawn(prompts, rows, won, calls, pairs.num_candidates, clock.denoising_s, clock.scoring_s)
+    return Drawn(prompts, rows, won, calls, pairs.num_candidates, *clock.seconds)
 
 
 async def draw_final_pairs(
@@ -99,7 +99,7 @@ async def draw_final_pairs(
     status, unmoved = statuses(pairing, scores, pairs.min_gap), np.zeros(len(prompts), dtype=bool)
     rows = [Rows(0, 0.0, 0.0, latents, status, won, lost, unmoved)]
     calls = pairs.num_candidates * model.kernel.num_steps
-    return Drawn(prompts, rows, won, calls, pairs.num_candidates, clock.denoising_s, clock.scoring_s)
+    return Drawn(prompts, rows, won, calls, pairs.num_candidates, *clock.seconds)
 
 
 async def draw_samples(
@@ -138,4 +138,4 @@ async def draw_samples(
         )
         for step in sorted(steps, reverse=True)
     ]
-    return Drawn(prompts, rows, final, model.kernel.num_steps, 1, clock.denoising_s, clock.scoring_s)
+    return Drawn(prompts, rows, final, model.kernel.num_steps, 1, *clock.seconds)

@@ -34,7 +34,9 @@ def pairs(
     }
     for name in ("iteration", "slot", "policy_version"):
         made[name] = [0] * size
-    for name in ("reward_winner", "reward_loser", "final_reward", "ticket_rollout_s", "ticket_scoring_s"):
+    for name in ("reward_winner", "reward_loser", "final_reward"):
+        made[name] = [0.0] * size
+    for name in ("ticket_rollout_s", "ticket_scoring_s", "ticket_queued_s"):
         made[name] = [0.0] * size
     for name in ("scores_winner", "scores_loser", "final_scores"):
         made[name] = [[0.0]] * size

@@ -22,7 +22,8 @@ def stub() -> TextToImage:
 
 def ticket(stub: TextToImage, slot: int, finals: list[float], steps: int = 2, **head: Any) -> pa.Table:
     """`steps` pairs of each trajectory; each trajectory's final reward stands on all its rows, as scorer value -x."""
-    head = {"iteration": 4, "policy_version": 4, "ticket_rollout_s": 2.0, "ticket_scoring_s": 0.5} | head
+    times = {"ticket_rollout_s": 2.0, "ticket_scoring_s": 0.5, "ticket_queued_s": 0.25}
+    head = {"iteration": 4, "policy_version": 4} | times | head
     size = len(finals) * steps
     return pairs(
         stub,
@@ -55,7 +56,8 @@ def test_rewards_by_hand(stub: TextToImage) -> None:
         "pairs_guided": 0,
         "pair_bytes": sum(table.nbytes for table in tables),
     }
-    assert record.seconds == pytest.approx({"training": 1.0, "rollout": 5.0, "scoring": 1.0, "waiting": 0.25})
+    seconds = {"training": 1.0, "rollout": 5.0, "scoring": 1.0, "queued": 0.5, "waiting": 0.25}
+    assert record.seconds == pytest.approx(seconds)
     assert (record.iteration, record.version, record.lag_max) == (4, 5, 0)
 
 

@@ -34,11 +34,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def client(ray_cluster: None, model: Path) -> Iterator[RewardClient]:
     options = {"model": str(model), "tokenizer": str(model / "bert-base-uncased"), "device": "cpu"}
     reward = RewardConfig(scorer="imagereward", options=options)
-    start_reward_services([reward], PoolConfig(cpus=0.1), SERVICE, cpu_threads=1)
-    client = RewardClient([reward], SERVICE)
+    start_reward_services("imagereward", [reward], PoolConfig(cpus=0.1), SERVICE, cpu_threads=1)
+    client = RewardClient("imagereward", [reward], SERVICE)
     yield client
     client.close()
-    stop_reward_services()
+    stop_reward_services("imagereward")
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def test_the_gradient_that_crosses_the_actors_equals_autograd_in_one_process(ser
     model, scorer = load_model(config, "cpu"), build_scorer(config.rewards[0])
     x = torch.randn((2, *model.latent_shape), generator=torch.Generator().manual_seed(3))
     text = model.encode(PROMPTS)
-    client = RewardClient(config.rewards, config.service)
+    client = RewardClient(config.key, config.rewards, config.service)
     crossed = asyncio.run(reward_gradient(model, client, x, 3, text, PROMPTS, Clock()))
     client.close()
 

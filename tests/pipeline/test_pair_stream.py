@@ -15,6 +15,7 @@ import ray
 from rayalign.config import RunConfig
 from rayalign.models.load import load_model
 from rayalign.models.publish import checksum
+from rayalign.pipeline.text_store import text_encodings
 from rayalign.records import pair_schema
 from tests.pipeline.tools import Hand, bits, ids, kill_actor, scoring
 
@@ -32,7 +33,10 @@ def toy(actors: int) -> RunConfig:
             "sampler": {"num_steps": 6},
             "pairs": {"tuned_steps": [6, 3]},
             "rollout": {"samples_per_ticket": 2, "tickets_per_iteration": TICKETS},
-            "placement": {"rollout": {"min": actors, "max": actors, "cpus": 0.5}, "scorer": {"cpus": 0.1}},
+            "placement": {
+                "rollout": {"min": actors, "max": actors, "cpus": 0.5},
+                "scorer": {"min": 2, "max": 2, "cpus": 0.1},
+            },
         }
     )
 
@@ -67,6 +71,12 @@ def test_three_actors_draw_the_same_bits(by_one_actor: list[pa.Table]) -> None:
     by_three = Hand(toy(3)).run()
     assert ids(by_three) == ids(by_one_actor)
     assert bits(by_three).equals(bits(by_one_actor))
+
+
+def test_the_text_tower_ran_once_for_each_prompt_in_two_replicas(by_one_actor: list[pa.Table]) -> None:
+    prompts = {prompt for table in by_one_actor for prompt in table["prompt"].to_pylist()}
+    counts = text_encodings(toy(1).key)
+    assert counts == {"toy-clip": {"distinct_prompts": len(prompts), "forwards": len(prompts)}}
 
 
 def test_a_killed_actor_changes_no_bit(by_one_actor: list[pa.Table]) -> None:

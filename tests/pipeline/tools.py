@@ -21,16 +21,17 @@ from rayalign.pipeline.pair_stream import pair_dataset
 from rayalign.pipeline.reward_service import start_reward_services, stop_reward_services
 from rayalign.records import Ticket
 
-TIMES = ("ticket_rollout_s", "ticket_scoring_s")
+TIMES = ("ticket_rollout_s", "ticket_scoring_s", "ticket_queued_s")
 
 
 @contextmanager
 def scoring(config: RunConfig) -> Iterator[None]:
-    start_reward_services(config.rewards, config.placement.scorer, config.service, config.placement.cpu_threads)
+    placement = config.placement
+    start_reward_services(config.key, config.rewards, placement.scorer, config.service, placement.cpu_threads)
     try:
         yield
     finally:
-        stop_reward_services()
+        stop_reward_services(config.key)
 
 
 def policy_arrays(config: RunConfig, version: int) -> dict[str, Any]:

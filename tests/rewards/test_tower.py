@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from rayalign.rewards.protocol import TextEncoder
 from rayalign.rewards.tower import TextTowerScorer, unit
 
 NAMES = ["clip", "pickscore", "hpsv2", "hpsv2.1", "aesthetic"]
@@ -34,6 +35,21 @@ def test_bits_do_not_depend_on_the_company(
     eleven = scorer.score(np.concatenate([noisy_images, noisy_images[:3]]), PROMPTS + PROMPTS[:3])
     np.testing.assert_array_equal(eleven, np.concatenate([together, together[:3]]))
     assert len(set(together.tolist())) >= 7  # they are told apart: equal bits say something
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", TEXT_NAMES)
+def test_a_text_encoded_elsewhere_gives_the_same_bits(
+    make_tower: Callable, noisy_images: np.ndarray, name: str, dtype: str
+) -> None:
+    here, elsewhere = make_tower(name, dtype=dtype), make_tower(name, dtype=dtype)
+    assert isinstance(here, TextEncoder)
+    assert here.missing_texts(PROMPTS) == list(dict.fromkeys(PROMPTS))
+    for prompt in here.missing_texts(PROMPTS):
+        here.keep_text(prompt, elsewhere.encode_text(prompt))
+    assert here.missing_texts(PROMPTS) == []
+    np.testing.assert_array_equal(here.score(noisy_images, PROMPTS), elsewhere.score(noisy_images, PROMPTS))
+    assert (here.num_text_runs, elsewhere.num_text_runs) == (0, len(set(PROMPTS)))
 
 
 @pytest.mark.parametrize("name", NAMES)

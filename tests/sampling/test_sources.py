@@ -68,7 +68,7 @@ def test_a_ticket_becomes_a_table_of_its_kinds_schema(model: TextToImage, pairs:
 @pytest.mark.parametrize("pairs", ONLINE, ids=by_kind)
 def test_a_ticket_is_a_function_of_its_noise_and_prompts(model: TextToImage, pairs: Any) -> None:
     tables = [pair_table(draw(model, pairs), Ticket(7, 4), 1, ["stub"], pairs.rows) for _ in range(2)]
-    clock = ["ticket_rollout_s", "ticket_scoring_s"]
+    clock = ["ticket_rollout_s", "ticket_scoring_s", "ticket_queued_s"]
     assert tables[0].drop(clock).equals(tables[1].drop(clock))
 
 

@@ -208,7 +208,7 @@ def test_a_ticket_does_not_depend_on_the_tickets_beside_it(model: TextToImage) -
 
     alone, beside = draw(model, score, EVERY_THIRD), asyncio.run(side_by_side())[1]
     tables = [pair_table(one, Ticket(7, 4), 1, ["stub"], "stepwise") for one in (alone, beside)]
-    clock = ["ticket_rollout_s", "ticket_scoring_s"]
+    clock = ["ticket_rollout_s", "ticket_scoring_s", "ticket_queued_s"]
     assert tables[0].drop(clock).equals(tables[1].drop(clock))
 
 
