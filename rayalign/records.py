@@ -74,8 +74,8 @@ class Scores:
     total_B: np.ndarray  # float32 (B,)
     parts: dict[str, np.ndarray]  # scorer name -> float32 (B,), in the scorer's own scale
     seconds: float = 0.0  # wall time from the call to the answer
-    queued_s: float = 0.0  # of these, held back by service.max_queued
     reason_B: np.ndarray | None = None  # str (B,): one of UNSCORED_STATUSES, "" where there is a score; None: not said
+    queued_s: float = 0.0  # of `seconds`, held back by service.max_queued
 
     @property
     def unscored_B(self) -> np.ndarray:
