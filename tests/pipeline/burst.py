@@ -15,6 +15,7 @@ from rayalign.config import PoolConfig, RewardConfig, ServiceConfig
 from rayalign.pipeline.cluster import connect
 from rayalign.pipeline.reward_service import RewardClient, scale_of, start_reward_services, stop_reward_services
 
+RUN = "burst"
 SCORER = "tests.pipeline.burst:SlowBrightness"
 SERVICE = ServiceConfig(max_batch=1, target_ongoing=1.0, upscale_delay_s=0.3, downscale_delay_s=2.0)
 CALLERS, CALLS_EACH = 12, 8
@@ -42,9 +43,9 @@ def main(replicas: int, wait_s: float) -> dict[str, Any]:
     reward = RewardConfig(scorer=SCORER)
     connect()
     seen: dict[str, Any] = {"nodes_before": num_workers()}
-    start_reward_services([reward], PoolConfig(min=1, max=replicas, cpus=1), SERVICE, cpu_threads=1)
+    start_reward_services(RUN, [reward], PoolConfig(min=1, max=replicas, cpus=1), SERVICE, cpu_threads=1)
     seen["started"] = scale()
-    client = RewardClient([reward], SERVICE)
+    client = RewardClient(RUN, [reward], SERVICE)
     try:
         started = time.monotonic()
         seen |= asyncio.run(burst(client, replicas, wait_s))
@@ -55,7 +56,7 @@ def main(replicas: int, wait_s: float) -> dict[str, Any]:
     while scale() != (1, 1) and time.monotonic() < started + wait_s:
         time.sleep(0.2)
     seen |= {"rested": scale(), "rest_s": time.monotonic() - started}
-    stop_reward_services()
+    stop_reward_services(RUN)
     return seen
 
 
@@ -92,7 +93,7 @@ def image_value(caller: int, call: int) -> float:
 
 def scale() -> tuple[int, int]:
     """(replicas that answer, worker nodes)."""
-    return scale_of(SCORER), num_workers()
+    return scale_of(RUN, SCORER), num_workers()
 
 
 def num_workers() -> int:
