@@ -95,14 +95,14 @@ def stop_reward_services(run: str) -> None:
 
     Close the clients first: handles that outlive the Serve controller log reconnects.
     """
-    stop_text_store(run)
     apps = serve.status().applications
     ours = [name for name in apps if name.startswith(app_name(run))]
     if len(ours) == len(apps):
         serve.shutdown()
-        return
-    with ThreadPoolExecutor(max(1, len(ours))) as threads:  # each waits for its replicas to be gone
-        list(threads.map(serve.delete, ours))
+    else:
+        with ThreadPoolExecutor(max(1, len(ours))) as threads:  # each waits for its replicas to be gone
+            list(threads.map(serve.delete, ours))
+    stop_text_store(run)
 
 
 def end_left_behind() -> None:

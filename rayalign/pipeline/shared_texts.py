@@ -36,6 +36,7 @@ class SharedTexts:
     def __init__(self, run: str, scorer: str, encoder: TextEncoder) -> None:
         self._run, self._scorer, self._encoder = run, scorer, encoder
         self._replica = uuid.uuid4().hex
+        self._runs_before = encoder.num_text_runs  # of a first try, which belongs to no run
         self._store: Any = None
         self._look_again_at = 0.0
         self.num_alone = 0
@@ -63,7 +64,8 @@ class SharedTexts:
                 made[prompt] = self._encoder.encode_text(prompt)
             except Exception:  # whatever a user's scorer raises
                 break
-        self._ask("put", self._replica, self._encoder.num_text_runs, made, prompts[len(made) :])
+        num_runs = self._encoder.num_text_runs - self._runs_before
+        self._ask("put", self._replica, num_runs, made, prompts[len(made) :])
         return len(made) == len(prompts)
 
     def _ask(self, method: str, *arguments: Any) -> Any:

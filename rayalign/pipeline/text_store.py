@@ -77,7 +77,7 @@ class TextStore:
     async def put(
         self, scorer: str, replica: str, num_runs: int, embeddings: Mapping[str, np.ndarray], failed: Sequence[str] = ()
     ) -> None:
-        """What a replica made of its prompts, and how often its text tower has run since it was built.
+        """What a replica made of its prompts, and how often its text tower has run so far.
 
         `failed` it could not encode: whoever waits for one of them is to try.
         """
