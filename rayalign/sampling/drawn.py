@@ -6,7 +6,7 @@ Shape letters: B samples of a ticket, K candidates, C H W latent channels, heigh
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 
 import numpy as np
@@ -106,7 +106,7 @@ async def _score_some(score: ScoreFn, images: np.ndarray, prompts: list[str], fi
     reason_N = np.full(len(finite_N), LATENT_FAILED, dtype=object)
     reason_N[asked_N] = np.where(finite_N[asked_N], answer.unscored_B, LATENT_FAILED)
     parts = {name: spread(part) for name, part in answer.parts.items()}
-    return Scores(spread(answer.total_B), parts, answer.seconds, reason_N)
+    return replace(answer, total_B=spread(answer.total_B), parts=parts, reason_B=reason_N)
 
 
 def pick_scores(scores: Scores, rows: np.ndarray) -> Scores:
