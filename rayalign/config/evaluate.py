@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from rayalign.config.model import ModelConfig
-from rayalign.config.placement import PoolConfig, ServiceConfig
+from rayalign.config.placement import PoolConfig, ServiceConfig, cluster_key
 from rayalign.config.run import RewardConfig, RunConfig, SamplerConfig
 from rayalign.settings import Positive, Settings
 
@@ -71,6 +71,11 @@ class EvaluateConfig(Settings):
     @property
     def folder(self) -> Path:
         return Path(self.output).expanduser() / self.name
+
+    @property
+    def key(self) -> str:
+        """As of a run: what its services are called by on a cluster."""
+        return cluster_key(self.name, self.output)
 
     @property
     def labels(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -53,3 +54,8 @@ class ServiceConfig(Settings):
     max_failed_share: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="share of an iteration's pairs lost to failed scores that stops the run"
     )
+
+
+def cluster_key(name: str, output: str) -> str:
+    """Tells a run apart from all others on a cluster: its name, and a digest of where it is written."""
+    return f"{name}-{hashlib.blake2b(output.encode(), digest_size=3).hexdigest()}"

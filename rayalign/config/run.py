@@ -15,7 +15,7 @@ from rayalign.config.guard import GuardConfig
 from rayalign.config.learning import FixedReference, Reference, Timesteps, TrainConfig, UniformTimesteps
 from rayalign.config.model import ModelConfig
 from rayalign.config.pairs import Pairs, StepwisePairs
-from rayalign.config.placement import PlacementConfig, ServiceConfig
+from rayalign.config.placement import PlacementConfig, ServiceConfig, cluster_key
 from rayalign.objectives.dpo import DPO
 from rayalign.objectives.table import union
 from rayalign.settings import AboveZero, Positive, Settings
@@ -148,8 +148,8 @@ class RunConfig(Settings):
 
     @property
     def key(self) -> str:
-        """Tells the run apart from all others on a cluster: its name, and a digest of where it is written."""
-        return f"{self.name}-{hashlib.blake2b(self.output.encode(), digest_size=3).hexdigest()}"
+        """Tells the run apart from all others on a cluster."""
+        return cluster_key(self.name, self.output)
 
     @property
     def scorer_names(self) -> list[str]:

@@ -93,7 +93,7 @@ def _draw(config: EvaluateConfig, batches: list[Any], files: PartFiles, missing:
     embedded = connect(config.scorer_names)
     try:
         scorers = [*config.rewards, *config.heldout]
-        start_reward_services(scorers, config.scorer, config.service, config.cpu_threads)
+        start_reward_services(config.key, scorers, config.scorer, config.service, config.cpu_threads)
         for label, parts in missing.items():
             started, done = time.monotonic(), files.num_parts - len(parts)
             blocks = [_block(part, batches[part], config.batch) for part in parts]
@@ -108,7 +108,7 @@ def _draw(config: EvaluateConfig, batches: list[Any], files: PartFiles, missing:
         if embedded:
             ray.shutdown()
         else:
-            stop_reward_services()
+            stop_reward_services(config.key)
 
 
 def _waited(references: Any, timeout_s: float) -> Iterator[pa.Table]:

@@ -47,7 +47,8 @@ class EvaluationActor:
             self._model = load_model(run, device)
         else:
             self._model = load_tuned(run, config.models[label], device, f"models.{label}")
-        self._score = RewardClient(config.rewards, config.service, [one.scorer for one in config.heldout])
+        heldout = [one.scorer for one in config.heldout]
+        self._score = RewardClient(config.key, config.rewards, config.service, heldout)
 
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
         prompts, seeds = batch["prompt"].to_pylist(), batch["seed"].to_pylist()
