@@ -171,7 +171,7 @@ class _Run:
 
     def _report_what_there_is(self, before: ImageSet, stop: RunStopped) -> None:
         """A run that stopped itself leaves its numbers so far, and why."""
-        summary = summarise(self.config, before, None, time.monotonic() - self.started, 0)
+        summary = summarise(self.config, before, None, time.monotonic() - self.started, 0, {})
         write_summary(self.config.folder, summary | {"stopped": str(stop)})
         self.progress.stage(f"report of what there is: {write_report(self.config.folder)}")
 
