@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import yaml
+from ray._private import ray_constants
 
 ROOT = Path(__file__).parents[2]
 HEAD_UP_S = 60.0
@@ -39,7 +40,7 @@ def fake_nodes(node_cpus: int, max_nodes: int, idle_s: float) -> Iterator[dict[s
     """
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # a socket's path has 107 characters at most
     ports = dict(zip(FREE_PORTS, _free_ports(len(FREE_PORTS)), strict=True))
-    address = f"{_node_ip()}:{ports['--port']}"
+    address = f"127.0.0.1:{ports['--port']}"
     settings = folder / "cluster.yaml"
     settings.write_text(yaml.safe_dump(_cluster(address, node_cpus, max_nodes, idle_s / 60)))
     environment = _environment()
@@ -93,6 +94,7 @@ def _environment() -> dict[str, str]:
         "RAY_FAKE_CLUSTER": "1",
         "RAY_enable_autoscaler_v2": "0",  # this provider is for the first one
         "RAY_AUTH_MODE": "disabled",
+        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",  # all at 127.0.0.1, whatever other tests made of this
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",  # 5 by default
     }
 
@@ -106,12 +108,6 @@ def _free_ports(count: int) -> list[int]:
     for one in sockets:
         one.close()
     return ports
-
-
-def _node_ip() -> str:
-    import ray
-
-    return ray.util.get_node_ip_address()
 
 
 def _wait_for(head: subprocess.Popen, log: Path) -> None:
