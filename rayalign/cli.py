@@ -21,7 +21,7 @@ from pydantic_core import PydanticUndefined
 from rayalign.config import RewardConfig, RunConfig
 from rayalign.config.files import read_settings
 from rayalign.config.leaves import settings
-from rayalign.errors import ConfigError, RayalignError
+from rayalign.errors import ConfigError, Interrupted, RayalignError
 from rayalign.toy.settings import toy_settings
 from rayalign.trees import Tree, merged, put
 
@@ -54,6 +54,8 @@ def main(
         if os.environ.get("RAYALIGN_VERBOSE"):
             raise
         sys.exit(_complain(f"{error}; RAYALIGN_VERBOSE=1 shows where", 1))
+    except Interrupted as stop:
+        sys.exit(stop.exit_code)  # the run has said where it stopped
     except KeyboardInterrupt:
         sys.exit(_complain("stopped; the same command again goes on from the last checkpoint", 130))
 

@@ -40,5 +40,16 @@ class CheckpointError(RayalignError):
     """A checkpoint is missing, damaged or of another run."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """SIGTERM or Ctrl-C. No `Exception`, so that nothing that retries or drops faults takes it for one.
+
+    `exit_code` is the shell's: 128 + the signal's number.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        self.exit_code = 128 + signal_number
+        super().__init__(f"signal {signal_number}")
+
+
 class RunStopped(RayalignError):
     """The run stopped itself: too many failures, a fatal error in an actor, or a stall."""

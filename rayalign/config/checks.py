@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 def check_divisible(config: RunConfig) -> None:
     """Raises ValueError unless tickets divide into optimiser steps, workers and groups, and scorers stand once."""
     tickets = config.rollout.tickets_per_iteration
-    share = config.train.optimizer_steps * config.placement.train.num
-    if tickets % share:
-        raise ValueError(
-            f"rollout.tickets_per_iteration = {tickets} does not divide into train.optimizer_steps x "
-            f"placement.train.num = {share}; set it to a multiple, {-(-tickets // share) * share} for instance"
-        )
+    workers = config.placement.train
+    for num in range(workers.num, workers.fewest - 1, -1):
+        share = config.train.optimizer_steps * num
+        if tickets % share:
+            field = "placement.train.num" if num == workers.num else f"{num} workers (placement.train.min allows them)"
+            raise ValueError(
+                f"rollout.tickets_per_iteration = {tickets} does not divide into train.optimizer_steps x "
+                f"{field} = {share}; set it to a multiple, {-(-tickets // share) * share} for instance"
+            )
     names = config.all_scorers
     if len(set(names)) != len(names):
         raise ValueError(f"rewards and evaluation.scorers: a scorer stands twice in {names}; name each once")
@@ -69,6 +72,11 @@ def check_choices(config: RunConfig) -> None:
     smallest = min(config.rollout.samples_per_ticket, config.train.micro_batch)
     if objective.gathers:  # whole tickets, of all workers
         smallest = config.rollout.samples_per_ticket * config.placement.train.num
+    if objective.gathers and config.placement.train.fewest < config.placement.train.num:
+        raise ValueError(
+            f"placement.train.min = {config.placement.train.min}: objective.gather contrasts the pairs of all train "
+            "workers, so their number must stay; set placement.train.min to null, or objective.gather to false"
+        )
     if objective.contrasts and smallest < 2:
         raise ValueError(
             f"objective.kind = {objective.kind} contrasts the pairs of a micro-batch, and with one pair it silently is "

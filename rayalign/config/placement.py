@@ -27,8 +27,21 @@ class PoolConfig(Settings):
 
 class WorkersConfig(Settings):
     num: Positive = Field(1, description="Ray Train workers")
+    min: Positive | None = Field(
+        None, description="go on with as few while nodes are missing, with more once they are back; null: always num"
+    )
     cpus: NonNegative = Field(1.0, description="logical CPUs each")
     gpus: NonNegative = Field(0.0, description="GPUs each; fractions share one")
+
+    @property
+    def fewest(self) -> int:
+        return self.num if self.min is None else self.min
+
+    @model_validator(mode="after")
+    def _ordered(self) -> WorkersConfig:
+        if self.fewest > self.num:
+            raise ValueError(f"min = {self.min} is above num = {self.num}; set min to at most num")
+        return self
 
 
 class PlacementConfig(Settings):

@@ -31,6 +31,9 @@ def connect(scorers: Sequence[str] = ()) -> bool:
     # Quiet what a user can't act on; errors still come through. Set before Ray reads it, and passed on to its actors.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    # Elastic workers: how long to wait for nodes that are gone before going on with fewer; Ray's default is 60 s.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
+    os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "2")
     # All actors of a run start at once; Ray would warn of that.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
     for name in ("ray.data", "ray.train", "ray.serve"):
@@ -106,7 +109,7 @@ def check_placement(config: RunConfig) -> None:
 def _needs(config: RunConfig) -> Iterator[tuple[str, tuple[PoolConfig | WorkersConfig, int]]]:
     """(setting, (what one actor takes, how many at least))."""
     placement = config.placement
-    yield "placement.train", (placement.train, placement.train.num)
+    yield "placement.train", (placement.train, placement.train.fewest)
     yield "placement.rollout", (placement.rollout, placement.rollout.min)
     if config.objective.embeds_with is not None:
         yield "placement.annotate", (placement.annotate, placement.annotate.min)

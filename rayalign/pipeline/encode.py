@@ -38,7 +38,7 @@ class EncodeActor:
         numbers = ticket_rows(self._index, ticket, self._config.rollout.samples_per_ticket, self._config.seed)
         rows = self._source.rows(numbers)
         table = clean_table(rows, numbers, ticket, self._config, time.perf_counter() - started)
-        ray.get(self._board.ticket_done.remote(ticket.number))
+        self._board.ticket_done.remote(ticket.number)
         return table
 
 

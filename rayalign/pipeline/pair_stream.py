@@ -16,6 +16,7 @@ import ray
 
 from rayalign.config import PoolConfig, RunConfig
 from rayalign.pipeline.annotate import AnnotateActor
+from rayalign.pipeline.board import answer
 from rayalign.pipeline.encode import EncodeActor
 from rayalign.pipeline.gate import Gate
 from rayalign.pipeline.resume import store_of
@@ -26,11 +27,11 @@ def pair_dataset_factory(config: RunConfig, board: Any) -> Callable[[], ray.data
     """A callable for `TorchTrainer(datasets=...)`: Train calls it anew whenever its workers start."""
 
     def make_dataset() -> ray.data.Dataset:
-        status = ray.get(board.status.remote())
+        status = answer(board.status.remote(), config.stall_timeout_s, "Ray Train's controller")
         if status.fatal is not None:
             raise RuntimeError(status.fatal)
         start = store_of(config).newest().done
-        ray.get(board.begin.remote(start))
+        answer(board.begin.remote(start), config.stall_timeout_s, "Ray Train's controller")
         return pair_dataset(config, board, start)
 
     return make_dataset

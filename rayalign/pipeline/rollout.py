@@ -7,6 +7,8 @@ weights, so a ticket of another version first waits until the actor holds none o
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -36,10 +38,12 @@ class RolloutActor:
         self._prompts = load_prompts(config.prompts)
         self._score = RewardClient(config.key, config.rewards, config.service)
         self._turns = VersionTurns(self._use_version)
+        self._name = f"the rollout actor {socket.gethostname()}:{os.getpid()}"
 
     async def __call__(self, tickets: pa.Table) -> AsyncIterator[pa.Table]:
         """A table with one row, column `ticket` -> the ticket's pairs (`records.pair_schema`)."""
         ticket = Ticket(tickets["ticket"][0].as_py(), self._config.rollout.tickets_per_iteration)
+        self._board.doing.remote(f"ticket {ticket.number}", f"is drawn and scored by {self._name}")
         try:
             async with self._turns.hold(ticket.policy_version(self._config.rollout.max_lag)) as version:
                 pairs = await self._draw(ticket, version)
@@ -64,11 +68,9 @@ class RolloutActor:
         return pair_table(drawn, ticket, version, config.scorer_names, config.pairs.rows, tally.moments)
 
     async def _use_version(self, version: int) -> None:
-        found = await self._board.weights.remote(version)
-        if found is None:
-            # The board began again (worker group restarted) while this ticket was on its way: wait for its version.
-            await self._board.wait_for.remote(version, f"rollout actor, version {version}")
-            found = await self._board.weights.remote(version)
+        while (found := await self._board.weights.remote(version)) is None:
+            # The board began again (it or the train workers were restarted) while this ticket was on its way.
+            await self._board.wait_for.remote(version, self._name)
         boxed, published = found
         apply(self._model, published, await boxed[0])
         self._score.standards = published.standards

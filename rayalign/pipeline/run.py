@@ -16,15 +16,12 @@ from __future__ import annotations
 
 import shutil
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.data import ExecutionOptions
-from ray.train import DataConfig, FailureConfig, ScalingConfig
-from ray.train import RunConfig as TrainRunConfig
-from ray.train.torch import TorchTrainer
 
 from rayalign.config import DatasetPairs, RewardConfig, RunConfig
 from rayalign.errors import RunStopped
@@ -42,21 +39,23 @@ from rayalign.models.export import save_policy
 from rayalign.models.family import Family
 from rayalign.models.load import find_family
 from rayalign.models.weight_sets import WeightArrays
-from rayalign.pipeline.board import start_board
+from rayalign.pipeline.board import answer, start_board
 from rayalign.pipeline.cluster import check_placement, connect
 from rayalign.pipeline.draw import draw_image_set, evaluation_rows
 from rayalign.pipeline.encode import fill_cache
+from rayalign.pipeline.failures import Failures, abandon
 from rayalign.pipeline.output_check import check_output, claim
-from rayalign.pipeline.pair_stream import pair_dataset_factory
 from rayalign.pipeline.resume import adopt, check_resume, known_history, store_of
 from rayalign.pipeline.reward_service import start_reward_services, stop_reward_services
+from rayalign.pipeline.signals import interruptible
 from rayalign.pipeline.summary import summarise, write_summary
 from rayalign.pipeline.text_store import text_encodings
-from rayalign.pipeline.trainer import train_loop
+from rayalign.pipeline.training import first_statistics, make_trainer
 from rayalign.pipeline.validate import check_inputs, with_absolute_paths
 from rayalign.pipeline.watch import InThread, Watch
 from rayalign.progress import Progress
-from rayalign.rewards.statistics import NO_SCORES, ByScorer, Moments, moments_of
+from rayalign.records import IterationRecord
+from rayalign.rewards.statistics import ByScorer
 
 POLL_S = 1.0
 BEST_FOLDER = "best"
@@ -65,23 +64,28 @@ BEST_FOLDER = "best"
 def run(config: RunConfig) -> dict[str, Any]:
     """Runs, or resumes, to the end; returns what summary.json holds.
 
-    Raises ConfigError before any actor starts if a setting is wrong; RunStopped if the run stopped itself.
+    Raises ConfigError before any actor starts if a setting is wrong; RunStopped if the run stopped itself; Interrupted
+    on SIGTERM or Ctrl-C, once everything is down.
     """
     started = time.monotonic()
     config = with_absolute_paths(config)
     notes = check_inputs(config)
     check_resume(config)
     check_output(config)
-    lock = claim(config)
-    for note in notes:
-        print(note, flush=True)
-    embedded = connect(config.all_scorers)
+    with closing(claim(config)):
+        for note in notes:
+            print(note, flush=True)
+        embedded = connect(config.all_scorers)
+        with interruptible():
+            return _run_connected(config, started, embedded)
+
+
+def _run_connected(config: RunConfig, started: float, embedded: bool) -> dict[str, Any]:
     try:
         check_placement(config)
         (config.folder / "config.yaml").write_text(config.to_yaml())
         return _Run(config, started).finish()
     finally:
-        lock.close()
         if embedded:
             ray.shutdown()  # ends everything, reward services included
         else:
@@ -110,8 +114,8 @@ class _Run:
         progress.stage(f"folder {config.folder}")
         held_out = [RewardConfig(scorer=name) for name in config.evaluation.scorers]
         rewards, placement = [*config.rewards, *held_out], config.placement
-        start_reward_services(config.key, rewards, placement.scorer, config.service, placement.cpu_threads)
-        with closing(progress), self.tracker:
+        with closing(progress), self.tracker, self._says_where_it_stopped():
+            start_reward_services(config.key, rewards, placement.scorer, config.service, placement.cpu_threads)
             if isinstance(config.pairs, DatasetPairs) and config.pairs.cache is not None:
                 self._fill_cache()
             before = self._before_images()
@@ -122,6 +126,16 @@ class _Run:
                 self._report_what_there_is(before, stop)
                 raise
             return self._after(before, restarts)
+
+    @contextmanager
+    def _says_where_it_stopped(self) -> Iterator[None]:
+        """At once, before anything is taken down: `ray job stop` kills three seconds after its SIGTERM."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            where = f"stopped after iteration {self.done} of {self.config.iterations}"
+            self.progress.stage(f"{where}; the same command continues from there")
+            raise
 
     def _fill_cache(self) -> None:
         """In a task of its own, as `_draw`."""
@@ -155,8 +169,8 @@ class _Run:
         return ray.get(drawing, timeout=self.config.stall_timeout_s)
 
     def _more_to_train(self) -> bool:
-        back = rolled_back_to(read_history(self.config.folder))
-        if back is not None and self.config.guard.on_collapse == "rollback":
+        back = self._went_back()
+        if back is not None:
             self.progress.stage(
                 f"this run went back to policy version {back} and ended; set guard.on_collapse to warn to train on "
                 f"from iteration {self.done}"
@@ -169,6 +183,14 @@ class _Run:
             return False
         return True
 
+    def _ended(self) -> bool:
+        return self.done >= self.config.iterations or self._went_back() is not None
+
+    def _went_back(self) -> int | None:
+        """The policy version that a collapse sent the run back to, which ends it."""
+        wanted = self.config.guard.on_collapse == "rollback"
+        return rolled_back_to(read_history(self.config.folder)) if wanted else None
+
     def _report_what_there_is(self, before: ImageSet, stop: RunStopped) -> None:
         """A run that stopped itself leaves its numbers so far, and why."""
         summary = summarise(self.config, before, None, time.monotonic() - self.started, 0, {})
@@ -176,29 +198,56 @@ class _Run:
         self.progress.stage(f"report of what there is: {write_report(self.config.folder)}")
 
     def _train(self, before: ImageSet) -> int:
-        """Runs Ray Train in a thread and follows the board; returns how often the workers were restarted."""
+        """Runs Ray Train until all iterations are done; returns how often the workers were restarted."""
         config, board = self.config, start_board(self.config.rollout.max_lag)
         scores = first_statistics(config, before)
         verb = f"resuming after iteration {self.done}" if self.done else "training"
         pairs = config.rollout.tickets_per_iteration * config.pairs_per_ticket
         self.progress.stage(f"{verb}: {config.iterations - self.done} iterations of {pairs} pairs")
-        training = InThread(lambda: make_trainer(config, board, scores).fit())
         watch = Watch(board, config.stall_timeout_s)
-        last = self.done - 1
+        failures = Failures(config.max_failures)
+        try:
+            while not self._ended():
+                self._attempt(board, scores, watch, failures)
+        finally:
+            ray.kill(board)
+        return watch.restarts
+
+    def _attempt(self, board: Any, scores: ByScorer, watch: Watch, failures: Failures) -> None:
+        """Ray Train once. It ends early when a worker, its node or its controller died, or a node is about to go."""
+        training = InThread(lambda: make_trainer(self.config, board, scores).fit())
+        try:
+            self._follow(training, board, watch)
+        except RunStopped as stop:
+            abandon(board, training, str(stop))
+            raise
+        for record in self._untold():
+            self._record(record)
+        if training.error is not None or not self._ended():
+            reason = failures.add(training.error, self.done, watch.status().fatal)
+            self.progress.stage(f"note: {reason}; going on after iteration {self.done}")
+
+    def _follow(self, training: InThread, board: Any, watch: Watch) -> None:
+        """Shows and stores what the board says until training has ended."""
+        timeout_s = self.config.stall_timeout_s
         while training.running() or not training.seen_end():
-            for record in ray.get(board.records.remote(last, POLL_S)):
-                last = record.iteration
-                self.tracker.record(record)
-                self.progress.iteration(record)
-                self._call_out(callouts.of_iteration(record))
-            for note in ray.get(board.take_notes.remote()):
+            for record in answer(board.records.remote(self.done - 1, POLL_S), timeout_s, "the driver"):
+                self._record(record)
+            for note in answer(board.take_notes.remote(), timeout_s, "the driver"):
                 self.progress.stage(f"note: {note}")
-            now = watch.look(last)
-            self.progress.drawing(now.tickets_done, config.rollout.tickets_per_iteration, now.waiting)
-        status = ray.get(board.status.remote())
-        if training.error is not None:
-            raise RunStopped(status.fatal or f"training failed: {training.error}") from training.error
-        return ray.get(board.restarts.remote())
+            now = watch.look(self.done)
+            self.progress.drawing(now.tickets_done, self.config.rollout.tickets_per_iteration, now.waiting)
+
+    def _untold(self) -> list[IterationRecord]:
+        """Iterations that nobody told of: board or workers died once their checkpoint was written."""
+        known = known_history(self.store, self.store.newest().done)
+        return [record for record in known if record.iteration >= self.done]
+
+    def _record(self, record: IterationRecord) -> None:
+        self.done = record.iteration + 1
+        self.tracker.record(record)
+        self.progress.iteration(record)
+        self._call_out(callouts.of_iteration(record))
 
     def _after(self, before: ImageSet, restarts: int) -> dict[str, Any]:
         config, folder = self.config, self.config.folder
@@ -240,41 +289,3 @@ class _Run:
         if best not in (None, done):
             saved.append(save_policy(folder / BEST_FOLDER, config, family, self.store.policy(best)))  # type: ignore[arg-type]
         return saved
-
-
-def first_statistics(config: RunConfig, before: ImageSet) -> dict[str, Moments]:
-    """Of the guiding scorers on the pictures before tuning: what version 0 standardises by.
-
-    Raises RunStopped if a standardised scorer scored fewer than two of them.
-    """
-    found = {name: moments_of(before.scores[name]) for name in config.scorer_names}
-    for name in config.standardised:
-        if found[name].count < 2:
-            raise RunStopped(
-                f"{name} scored {found[name].count:.0f} of {len(before)} pictures before tuning, and with scale = "
-                f"standardised it needs two; see its errors above, or set its scale to raw"
-            )
-    return found
-
-
-def make_trainer(config: RunConfig, board: Any, scores: ByScorer = NO_SCORES) -> TorchTrainer:
-    """Ray Train with the pair stream as its dataset. `scores`: statistics that a run without checkpoint begins with."""
-    workers = config.placement.train
-    return TorchTrainer(
-        train_loop,
-        train_loop_config={"config": config, "board": board, "scores": dict(scores)},
-        scaling_config=ScalingConfig(
-            num_workers=workers.num,
-            use_gpu=workers.gpus > 0,
-            resources_per_worker={"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {}),
-        ),
-        # A fresh name: resuming is from our own checkpoints, which board, dataset and workers all read alike.
-        run_config=TrainRunConfig(
-            name=f"train-{time.time_ns()}",
-            storage_path=str((config.folder / "ray").resolve()),
-            failure_config=FailureConfig(max_failures=config.max_failures),
-        ),
-        datasets={"pairs": pair_dataset_factory(config, board)},
-        # Locality would hold blocks back to place them better: an iteration's last ticket, which everybody waits for.
-        dataset_config=DataConfig(execution_options=ExecutionOptions(preserve_order=True), enable_shard_locality=False),
-    )

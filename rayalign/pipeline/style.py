@@ -31,6 +31,7 @@ from rayalign.pipeline.draw import evaluation_rows
 from rayalign.pipeline.output_check import check_writable
 from rayalign.pipeline.reward_service import start_reward_services, stop_reward_services
 from rayalign.pipeline.run import run
+from rayalign.pipeline.signals import interruptible
 from rayalign.pipeline.style_pictures import export_pictures, make_pictures
 from rayalign.pipeline.style_validate import absolute_style, check_style
 from rayalign.pipeline.summary import read_summary
@@ -49,9 +50,10 @@ def run_style(config: StyleConfig) -> dict[str, Any]:
     check_writable(config)
     embedded = connect(config.all_scorers)
     try:
-        for method in config.methods:
-            check_placement(config.run_of(method))
-        return _StyleRun(config, training, heldout, started).finish()
+        with interruptible():
+            for method in config.methods:
+                check_placement(config.run_of(method))
+            return _StyleRun(config, training, heldout, started).finish()
     finally:
         if embedded:
             ray.shutdown()

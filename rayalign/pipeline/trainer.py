@@ -31,9 +31,11 @@ from rayalign.learning.manifest import Part
 from rayalign.learning.optimizer_state import optimizer_arrays, restore_optimizer
 from rayalign.models.load import load_model
 from rayalign.models.publish import publishable
+from rayalign.pipeline.board import RECORDS_KEPT, answer
 from rayalign.pipeline.collapse_guard import CollapseGuard
 from rayalign.pipeline.devices import peak_memory, prepare_actor
 from rayalign.pipeline.probe import Probe
+from rayalign.pipeline.publisher import Publisher
 from rayalign.pipeline.resume import store_of
 from rayalign.pipeline.reward_service import RewardClient
 from rayalign.pipeline.shares import check_shares
@@ -43,11 +45,12 @@ from rayalign.rewards.statistics import ByScorer, from_plain, merge_by_scorer, s
 
 def train_loop(setup: dict[str, Any]) -> None:
     """Runs on every Ray Train worker. `setup`: {"config": RunConfig, "board": actor handle, "scores": ByScorer}."""
-    worker = TrainWorker(setup["config"], setup["board"], setup["scores"])
+    config, board = setup["config"], setup["board"]
+    worker = TrainWorker(config, board, setup["scores"])
     try:
         worker.run()
     except RayalignError as error:
-        ray.get(worker.board.fail.remote(str(error)))
+        answer(board.fail.remote(str(error)), config.stall_timeout_s, "a train worker")
         raise
 
 
@@ -59,6 +62,7 @@ class TrainWorker:
         device = prepare_actor(config)
         self.context = ray.train.get_context()
         self.is_first = self.context.get_world_rank() == 0
+        self.name = f"train worker {self.context.get_world_rank()}"
         self.model = load_model(config, device, adapters=("policy", "reference"))
         self.learner = Learner(self.model, config, make_accelerator(config.train, device))
         self.limits = Limits(config.guard)
@@ -73,7 +77,7 @@ class TrainWorker:
         self.store = store_of(config)
         self.history = ""  # a line an iteration since the first, which each checkpoint holds
         self._stored: tuple[int, Part] | None = None  # the reference in the store, after so many changes
-        self._published_refs: list[Any] = []  # an object lives as long as its owner holds a reference
+        self.publisher: Publisher | None = None  # worker 0's
 
     def run(self) -> None:
         start = self._restore()
@@ -85,13 +89,23 @@ class TrainWorker:
             stats = self._learn(iteration, tickets)
             if not self._finish(iteration, stats):
                 break
+            if _node_leaves():
+                break  # all is saved; the driver starts workers elsewhere before the node is gone
+        if self.publisher is not None:
+            self.publisher.close()
 
     def _restore(self) -> int:
-        """Loads the checkpoint the controller began from, and publishes the versions that tickets will ask for."""
-        start = ray.get(self.board.start_iteration.remote())
+        """Loads the checkpoint that the dataset begins from too, and publishes the versions that tickets will ask for.
+
+        Nobody writes in between. Should they differ all the same, the first ticket is of another iteration: refused.
+        """
+        start = self.store.newest().done
         if start:
             self._load(start)
         if self.is_first:
+            held = self.config.rollout.max_lag + 2
+            records = parse_history(self.history)[-RECORDS_KEPT:]
+            self.publisher = Publisher(self.board, held, self.config.stall_timeout_s, records)
             policy = self.model.weights.state("policy")
             if start and self.config.rollout.max_lag:
                 self.model.weights.load("policy", self.previous)
@@ -116,8 +130,6 @@ class TrainWorker:
         # A run that begins to lag has no version before: for one iteration it draws from the newest.
         self.previous = state.previous or state.policy
         self.history = state.history
-        if self.is_first:
-            ray.get(self.board.record.remote(parse_history(state.history)[-1]))
 
     def _measure_untuned(self, policy: Arrays) -> None:
         """Once a run, to compare with: at its start, or where a resumed one measures for the first time."""
@@ -136,7 +148,9 @@ class TrainWorker:
         stats = IterationStats(config.rollout.tickets_per_iteration, config.scorer_names)
         for step in range(config.train.optimizer_steps):
             for position in range(per_step):
+                self.board.doing.remote(self.name, f"waits for a ticket of iteration {iteration}")
                 table = self._next_ticket(tickets, stats)
+                self.board.doing.remote(self.name, f"learns iteration {iteration}")
                 stats.add(table, iteration, trained_version=iteration)
                 number = step * per_step + position
                 self.learner.add_ticket(table, last_of_step=position == per_step - 1, position=number)
@@ -185,6 +199,7 @@ class TrainWorker:
         alarms: list[Alarm],
     ) -> bool:
         """Saves, publishes, measures, reports: worker 0 for all. Whether the pictures are found to collapse."""
+        assert self.publisher is not None
         metrics |= peak_memory(self.model.device)
         started = time.perf_counter()
         policy = self.model.weights.state("policy")
@@ -197,12 +212,12 @@ class TrainWorker:
             alarms = [*alarms, collapse]
         if alarms:
             record = replace(record, extra=record.extra | {"alarms": [asdict(alarm) for alarm in alarms]})
-            ray.get(self.board.note.remote(told(iteration, alarms)))
+            self.board.note.remote(told(iteration, alarms))
         started = time.perf_counter()
         self._save(record, policy)
         self.previous = policy
         seconds = record.seconds | {"sync": record.seconds["sync"] + time.perf_counter() - started}
-        ray.get(self.board.record.remote(replace(record, seconds=seconds)))
+        self.publisher.record(replace(record, seconds=seconds))
         return collapse is not None
 
     def _with_held_out(self, record: IterationRecord, policy: Arrays) -> tuple[IterationRecord, Alarm | None]:
@@ -272,7 +287,12 @@ class TrainWorker:
 
     def _publish(self, version: int, arrays: Arrays, scores: ByScorer) -> None:
         """`arrays` are the policy in place, whose canary answers; `scores` are of all scored before the version."""
+        assert self.publisher is not None
         published = replace(publishable(self.model, version, arrays), standards=standards(self.config.rewards, scores))
-        reference = ray.put(arrays)
-        self._published_refs = [*self._published_refs, reference][-(self.config.rollout.max_lag + 2) :]
-        ray.get(self.board.publish.remote([reference], published))
+        self.publisher.publish(published, ray.put(arrays))
+
+
+def _node_leaves() -> bool:
+    """Whether the node of one of the workers is about to go (a drain notice); the same answer on every worker."""
+    ask = getattr(ray.train, "get_preemption_info", None)  # Ray 2.60 has it
+    return ask is not None and ask() is not None

@@ -6,10 +6,10 @@ import threading
 import time
 from typing import Any
 
-import ray
-
 from rayalign.errors import RunStopped
-from rayalign.pipeline.board import BoardStatus
+from rayalign.pipeline.board import BoardStatus, answer
+
+SHOWN = 6  # of those who wait, in a stall report
 
 
 class InThread:
@@ -27,6 +27,9 @@ class InThread:
         except BaseException as error:  # handed to the driver's thread, which raises it
             self.error = error
 
+    def join(self, timeout_s: float) -> None:
+        self._thread.join(timeout_s)
+
     def running(self) -> bool:
         return self._thread.is_alive()
 
@@ -42,19 +45,38 @@ class Watch:
     def __init__(self, board: Any, timeout_s: float) -> None:
         self._board, self._timeout_s = board, timeout_s
         self._seen: tuple[int, int] = (-1, -1)
+        self._starts: dict[str, int] = {}  # of train workers, by life of the board
         self._since = time.monotonic()
 
     def look(self, last_iteration: int) -> BoardStatus:
         """What goes on. Raises RunStopped, saying who waits for whom, after `timeout_s` without progress."""
-        status = ray.get(self._board.status.remote())
+        status = self.status()
         now = (last_iteration, status.tickets_done)
         if now != self._seen:
             self._seen, self._since = now, time.monotonic()
         idle = time.monotonic() - self._since
         if idle > self._timeout_s:
-            waiting = ", ".join(f"{who} for policy version {v}" for who, v in list(status.waiting.items())[:5])
             raise RunStopped(
                 f"nothing was done for {idle:.0f} s (stall_timeout_s); newest policy version is {status.version}, "
-                f"tickets done {status.tickets_done}, waiting: {waiting or 'nobody, so for a rollout actor to start'}"
+                f"tickets done {status.tickets_done}; {who_waits(status)}"
             )
         return status
+
+    def status(self) -> BoardStatus:
+        status = answer(self._board.status.remote(), self._timeout_s, "the driver")
+        self._starts[status.life] = status.starts
+        return status
+
+    @property
+    def restarts(self) -> int:
+        """How often train workers started again."""
+        return max(0, sum(self._starts.values()) - 1)
+
+
+def who_waits(status: BoardStatus) -> str:
+    """Who does or awaits what, the longest first."""
+    if status.version < 0:
+        return "no train worker has published the policy: none has started, or all wait for one another"
+    longest = sorted(status.doing.items(), key=lambda item: -item[1][1])[:SHOWN]
+    said = "; ".join(f"{who} {what} since {seconds:.0f} s" for who, (what, seconds) in longest)
+    return said or "nobody does anything, so a rollout actor has no room or does not start"

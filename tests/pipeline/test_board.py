@@ -32,10 +32,10 @@ def test_waiting_ends_when_the_version_comes() -> None:
         waiting = asyncio.create_task(wait())
         await board.publish(["w0"], published(0))
         await asyncio.sleep(0)
-        assert (await board.status()).waiting == {"ticket 4": 1}
+        assert (await board.status()).doing["ticket 4"][0] == "waits for policy version 1"
         await board.publish(["w1"], published(1))
         await waiting
-        assert (await board.status()).waiting == {}
+        assert (await board.status()).doing == {}
         return seen
 
     assert asyncio.run(scene()) == ["passed"]
@@ -74,9 +74,9 @@ def test_beginning_again_forgets_what_died_with_the_workers() -> None:
             await board.record(record(iteration))
         await board.begin(2)
         left = [r.iteration for r in await board.records(-1, 0.01)]
-        return await board.weights(0), left, await board.restarts()
+        return await board.weights(0), left, (await board.status()).starts
 
-    assert asyncio.run(scene()) == (None, [0, 1], 1)
+    assert asyncio.run(scene()) == (None, [0, 1], 2)
 
 
 def test_a_note_is_taken_once_however_many_say_it() -> None:

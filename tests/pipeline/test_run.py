@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from rayalign.evaluation.drift import MEANING
 from rayalign.evaluation.history import read_history
 from rayalign.pipeline.run import run
 from rayalign.pipeline.validate import with_absolute_paths
+from rayalign.records import IterationRecord
+from tests.pipeline.tools import kill_actor
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -89,6 +93,9 @@ def test_stopped_after_three_and_started_again_gives_the_same_lora(
     measured = {"evaluation": {"num_prompts": 2, "seeds_per_prompt": 2, "every": 2, "probe_prompts": 2}}
     run(settings(Path("runs"), name="again", iterations=3, **measured))
     again = settings(tmp_path / "runs", name="again", **measured)
+    # As a driver leaves it that dies between a checkpoint and its line; the checkpoint has the record too.
+    lines = (again.folder / "history.jsonl").read_text().splitlines(keepends=True)
+    (again.folder / "history.jsonl").write_text("".join(lines[:2]))
     summary = run(again)
     assert summary["num_iterations"] == 5
     history = read_history(again.folder)
@@ -97,6 +104,35 @@ def test_stopped_after_three_and_started_again_gives_the_same_lora(
     assert history[0].extra["heldout_start"]["version"] == 0
     assert history[3].extra["heldout"]["statistics"].keys() == MEANING.keys()
     assert equal_bits(policy(again, 5), policy(whole, 5))
+
+
+def test_killed_board_rollout_actor_and_train_worker_change_no_bit(
+    undisturbed: tuple[RunConfig, dict[str, Any]], tmp_path: Path
+) -> None:
+    whole, _ = undisturbed
+    config = settings(tmp_path, name="killed")
+    due = {1: ["PolicyBoard", "RolloutActor"], 3: ["RayTrainWorker"]}  # after so many iterations
+    killed: list[str] = []
+
+    def kill() -> None:
+        while due:
+            done = len(read_history(config.folder))
+            for title in due.pop(next((after for after in due if after <= done), -1), []):
+                kill_actor(title)
+                killed.append(title)
+            time.sleep(0.05)
+
+    threading.Thread(target=kill, daemon=True).start()
+    summary = run(config)
+    assert killed == ["PolicyBoard", "RolloutActor", "RayTrainWorker"]
+    assert summary["ray"]["restarts"]["train"] == 1
+    assert [learned(r) for r in read_history(config.folder)] == [learned(r) for r in read_history(whole.folder)]
+    assert equal_bits(policy(config, 5), policy(whole, 5))
+
+
+def learned(record: IterationRecord) -> tuple[Any, ...]:
+    """All but the clock."""
+    return record.iteration, record.metrics, record.counts
 
 
 @pytest.mark.timeout(900)

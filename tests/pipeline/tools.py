@@ -86,15 +86,15 @@ def bits(tables: list[pa.Table]) -> pa.Table:
 
 
 def kill_actor(title: str, wait_s: float = 30.0) -> int:
-    """SIGKILLs one worker process of this session's raylet whose title holds `title`; returns its process id."""
+    """SIGKILLs the newest worker process of this session's raylet whose title holds `title`; returns its process id."""
     raylet = ray._private.worker._global_node.all_processes["raylet"][0].process.pid
     deadline = time.monotonic() + wait_s
     while time.monotonic() < deadline:
         listing = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(raylet)], capture_output=True, text=True)
-        found = [line.split()[0] for line in listing.stdout.splitlines() if title in line]
+        found = [int(line.split()[0]) for line in listing.stdout.splitlines() if title in line]
         if found:
-            os.kill(int(found[0]), signal.SIGKILL)
-            return int(found[0])
+            os.kill(max(found), signal.SIGKILL)
+            return max(found)
         time.sleep(0.05)
     raise AssertionError(f"no worker called {title!r} among:\n{listing.stdout}")
 
