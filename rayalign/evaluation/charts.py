@@ -1,23 +1,21 @@
-"""Small SVG drawings for the report: curves with a band, and a mean with its interval.
+"""Small SVG drawings for the report: curves with a band, several curves in one, and a mean with its interval.
 
 Colours come from the page (CSS classes and variables), so that one drawing serves light, dark and paper.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+from rayalign.evaluation.chart_frame import Frame, value_range
 from rayalign.evaluation.formatting import number
 
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 24  # px around the plot: axis labels to the left and below
 MAX_DOTS = 30  # above, points hide the line they sit on
-Scale = Callable[[float], float]  # a value -> px
-TINY = 1e-12  # a range below this is a constant: dividing by it would draw rounding noise as a curve
+NUM_TONES = 6  # colours of series in the style sheet; a seventh takes the first's, dashed
 
 
 @dataclass(frozen=True)
@@ -33,57 +31,41 @@ class Curve:
     def drawable(self) -> bool:
         return any(math.isfinite(value) for value in self.y)
 
-
-def ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) inside [low, high], roughly `about` of them."""
-    span = high - low
-    if span <= TINY:
-        return [low]
-    raw = span / about
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [k * step for k in range(first, last + 1)]
+    @property
+    def values(self) -> list[float]:
+        """All that is drawn."""
+        return [value for line in (self.y, self.low, self.high) if line is not None for value in line]
 
 
 def line_chart(curve: Curve, label: str, width: int = 360, height: int = 180) -> Markup:
     """An SVG of one curve over iterations; the pointer shows a point's value; `label` is read aloud."""
-    low, high = _range(curve)
-    x_low, x_high = min(curve.x), max(curve.x)
+    frame = Frame(width, height, min(curve.x), max(curve.x), *value_range(curve.values))
+    parts = _band(curve, frame) + _line(curve, frame)
+    points = [(frame.at_x(x), frame.at_y(y), f"{int(x)}: {number(y)}") for x, y in _finite(curve)]
+    return frame.svg(label, parts, points)
 
-    def at_x(value: float) -> float:
-        share = (value - x_low) / (x_high - x_low) if x_high > x_low else 0.5
-        return LEFT + share * (width - LEFT - RIGHT)
 
-    def at_y(value: float) -> float:
-        return TOP + (high - value) / (high - low) * (height - TOP - BOTTOM)
+def overlay_chart(curves: Mapping[str, Curve], label: str, width: int = 360, height: int = 180) -> Markup:
+    """Several curves in one drawing, each in a group of class `series` that a legend can hide. No bands: they
+    would cover one another.
+    """
+    drawn = {name: curve for name, curve in curves.items() if curve.drawable}
+    xs = [x for curve in drawn.values() for x in curve.x]
+    values = [y for curve in drawn.values() for y in curve.y]
+    frame = Frame(width, height, min(xs), max(xs), *value_range(values))
+    parts, points = [], []
+    for i, (name, curve) in enumerate(curves.items()):
+        if name in drawn:
+            parts.append(f'<g class="series {series_tone(i)}" data-series="{i}">{"".join(_line(curve, frame))}</g>')
+            points += [
+                (frame.at_x(x), frame.at_y(y), f"{name}, {int(x)}: {number(y)}", i) for x, y in _finite(curve)
+            ]
+    return frame.svg(label, parts, points)
 
-    parts = []
-    y_ticks = ticks(low, high)
-    places = _places(y_ticks)
-    for value in y_ticks:
-        y = at_y(value)
-        kind = "zero" if value == 0 else "rule"
-        parts.append(f'<line class="{kind}" x1="{LEFT}" x2="{width - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{number(value, places)}</text>')
-    for value in ticks(x_low, x_high, about=max(2, width // 90)):
-        if value == int(value):  # there is no iteration 2.5
-            parts.append(
-                f'<text x="{at_x(value):.1f}" y="{height - 6}" text-anchor="middle">{int(value)}</text>'
-            )
-    if curve.low is not None and curve.high is not None:
-        parts.append(_band(curve.x, curve.low, curve.high, at_x, at_y))
-    points = [(at_x(x), at_y(y), x, y) for x, y in zip(curve.x, curve.y, strict=True) if math.isfinite(y)]
-    parts.append(f'<path class="line" d="{_path(curve, at_x, at_y)}"/>')
-    if len(points) <= MAX_DOTS:
-        parts += [f'<circle class="dot" cx="{px:.1f}" cy="{py:.1f}" r="2.5"/>' for px, py, _, _ in points]
-    hover = json.dumps([[round(px, 1), round(py, 1), f"{int(x)}: {number(y)}"] for px, py, x, y in points])
-    parts.append('<g class="hover"><line/><circle r="4"/><text></text></g>')
-    return Markup(
-        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}" '
-        f'data-points="{escape(hover)}" data-top="{TOP}" data-bottom="{height - BOTTOM}">'
-        f"{''.join(parts)}</svg>"
-    )
+
+def series_tone(i: int) -> str:
+    """CSS classes of the i-th series."""
+    return f"ink{i % NUM_TONES}" + (" dashed" if i // NUM_TONES % 2 else "")
 
 
 def whisker(
@@ -111,53 +93,37 @@ def whisker(
     )
 
 
-def _range(curve: Curve) -> tuple[float, float]:
-    """What the y axis spans: everything drawn and 6% of air; never nothing."""
-    values = [
-        v for line in (curve.y, curve.low, curve.high) if line is not None for v in line if math.isfinite(v)
-    ]
-    low, high = min(values), max(values)
-    if high - low <= TINY * max(1.0, abs(high)):
-        if low == 0:
-            return -0.06, 1.06  # a count that stays 0: no axis of negative counts
-        pad = abs(high) * 0.1
-        return low - pad, high + pad
-    air = 0.06 * (high - low)
-    return low - air, high + air
+def _finite(curve: Curve) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in zip(curve.x, curve.y, strict=True) if math.isfinite(y)]
 
 
-def _places(values: Sequence[float]) -> int | None:
-    """Decimals that tell neighbouring ticks apart; None (four significant digits) where those are many."""
-    if len(values) < 2:
-        return None
-    step = values[1] - values[0]
-    places = max(0, -math.floor(math.log10(step) + 1e-9))
-    return places if places <= 4 else None
-
-
-def _path(curve: Curve, at_x: Scale, at_y: Scale) -> str:
-    """An SVG path that lifts the pen over gaps."""
+def _line(curve: Curve, frame: Frame) -> list[str]:
+    """A path that lifts the pen over gaps, and its points where they are few."""
     steps, down = [], False
     for x, y in zip(curve.x, curve.y, strict=True):
         if not math.isfinite(y):
             down = False
             continue
-        steps.append(f"{'L' if down else 'M'}{at_x(x):.1f} {at_y(y):.1f}")
+        steps.append(f"{'L' if down else 'M'}{frame.at_x(x):.1f} {frame.at_y(y):.1f}")
         down = True
-    return "".join(steps)
+    points = _finite(curve)
+    dots = points if len(points) <= MAX_DOTS else []
+    return [f'<path class="line" d="{"".join(steps)}"/>'] + [
+        f'<circle class="dot" cx="{frame.at_x(x):.1f}" cy="{frame.at_y(y):.1f}" r="2.5"/>' for x, y in dots
+    ]
 
 
-def _band(xs: Sequence[float], lows: Sequence[float], highs: Sequence[float], at_x: Scale, at_y: Scale) -> str:
+def _band(curve: Curve, frame: Frame) -> list[str]:
     """The area between low and high, over the iterations where both are known."""
+    if curve.low is None or curve.high is None:
+        return []
     edges = [
-        (at_x(x), at_y(low), at_y(high))
-        for x, low, high in zip(xs, lows, highs, strict=True)
+        (frame.at_x(x), frame.at_y(low), frame.at_y(high))
+        for x, low, high in zip(curve.x, curve.low, curve.high, strict=True)
         if math.isfinite(low) and math.isfinite(high)
     ]
     if len(edges) < 2:
-        return "".join(
-            f'<line class="span" x1="{x:.1f}" x2="{x:.1f}" y1="{a:.1f}" y2="{b:.1f}"/>' for x, a, b in edges
-        )
+        return [f'<line class="span" x1="{x:.1f}" x2="{x:.1f}" y1="{a:.1f}" y2="{b:.1f}"/>' for x, a, b in edges]
     there = [f"{x:.1f},{high:.1f}" for x, _, high in edges]
     back = [f"{x:.1f},{low:.1f}" for x, low, _ in reversed(edges)]
-    return f'<polygon class="band" points="{" ".join(there + back)}"/>'
+    return [f'<polygon class="band" points="{" ".join(there + back)}"/>']

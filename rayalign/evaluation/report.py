@@ -1,13 +1,11 @@
 """`write_report`: a run's folder -> one self-contained page, whatever the run has left so far.
 
-Everything is inside the file: styles, curves, pictures. It asks no network for anything (its own content
-policy forbids it), and every text that a person or a prompt file supplied is escaped.
+Everything is inside the file: styles, curves, pictures (`pages` fills it in).
 """
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,13 +18,14 @@ from rayalign.evaluation.comparison import compare, overoptimised
 from rayalign.evaluation.drift import drift
 from rayalign.evaluation.history import HISTORY, read_history
 from rayalign.evaluation.image_set import INDEX, ImageSet
+from rayalign.evaluation.pages import render_page, write_page
 from rayalign.evaluation.report_pictures import pair_cards
+from rayalign.evaluation.report_timesteps import timestep_charts
 from rayalign.evaluation.wrong import what_went_wrong
 from rayalign.records import IterationRecord
 from rayalign.redaction import redacted
 
 REPORT = "report.html"
-TEMPLATE = Path(__file__).with_name("report_template.html")
 
 
 @dataclass
@@ -55,11 +54,7 @@ def write_report(run_folder: str | Path) -> Path:
     Raises FileNotFoundError where the folder itself is not there.
     """
     files = read_run(run_folder)
-    path = files.folder / REPORT
-    partial = path.with_name(f"{REPORT}.partial")
-    partial.write_text(render(files), "utf-8")
-    os.replace(partial, path)  # a reader, or a browser reloading, never sees half a page
-    return path
+    return write_page(files.folder / REPORT, render_page("report.html", _context(files)))
 
 
 def read_run(run_folder: str | Path) -> RunFiles:
@@ -103,20 +98,10 @@ def _redacted(value: Any) -> Any:
     return redacted(value) if isinstance(value, str) else value
 
 
-def render(files: RunFiles) -> str:
-    """The page as text."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(TEMPLATE.read_text("utf-8")).render(_context(files))
-
-
 def _context(files: RunFiles) -> dict[str, Any]:
     config, summary, history = files.config, files.summary, files.history
     rewards = report_numbers.rewards(config, summary)
-    comparison, shift = _measured(files, rewards)
+    comparison, shift = measured(files, rewards)
     rows = report_numbers.score_rows(comparison, rewards)
     return {
         "name": summary.get("name") or config.get("name") or files.folder.name,
@@ -130,10 +115,13 @@ def _context(files: RunFiles) -> dict[str, Any]:
         "standardised": ", ".join(one["scorer"] for one in rewards if one.get("scale") == "standardised"),
         "facts": report_numbers.facts(summary, history),
         "reward_charts": report_curves.reward_charts(history),
+        "probe": report_curves.probe_curves(history),
         "curves": report_curves.curves(history),
+        "timesteps": timestep_charts(history),
         "pairs": pair_cards(files.images.get("before"), files.images.get("after")),
         "drift": report_numbers.drift_rows(shift),
         "time": report_run.time_shares(summary, history),
+        "timeline": report_run.timeline(summary, history),
         "calls": report_run.denoiser_calls(summary),
         "drops": report_run.drops(summary, history),
         "config_text": files.config_text,
@@ -143,7 +131,7 @@ def _context(files: RunFiles) -> dict[str, Any]:
     }
 
 
-def _measured(files: RunFiles, rewards: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+def measured(files: RunFiles, rewards: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Comparison and drift from the summary; computed here where it has none but the pictures are there."""
     comparison, shift = files.summary.get("reward") or {}, files.summary.get("drift") or {}
     if (comparison and shift) or len(files.images) < 2:

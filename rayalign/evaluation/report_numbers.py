@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rayalign.evaluation.bar_charts import rate_bar
 from rayalign.evaluation.charts import whisker
 from rayalign.evaluation.drift import MEANING
 from rayalign.evaluation.formatting import duration, interval, percent
@@ -15,6 +16,8 @@ from rayalign.evaluation.report_run import pair_counts
 from rayalign.records import KEPT, IterationRecord
 
 Dict = dict[str, Any]
+# part of the method -> the kind that goes without saying
+DEFAULTS = {"objective": None, "pairs": None, "reference": "fixed", "timesteps": "uniform"}
 History = list[IterationRecord]
 
 
@@ -30,7 +33,21 @@ def subtitle(config: Dict, summary: Dict, history: History) -> str:
     done = summary.get("num_iterations", len(history))
     planned = config.get("iterations", done)
     progress = f"{done}" if done >= planned else f"{done} of {planned}"
-    return f"{model}, tuned online with TailorPO for {progress} iteration{'s' * (done != 1)} on {names}."
+    how = method(config, summary)
+    return f"{model}, tuned for {progress} iteration{'s' * (done != 1)} on {names}{f': {how}' if how else ''}."
+
+
+def method(config: Dict, summary: Dict) -> str:
+    """The choices that make the method: "DPO on stepwise pairs, copied reference"; empty where they are not known."""
+    chosen = summary.get("method") or {}
+    kinds = {part: chosen.get(part) or (config.get(part) or {}).get("kind") for part in DEFAULTS}
+    if not kinds["objective"] or not kinds["pairs"]:
+        return ""
+    others = [f"{kind} {part}" for part, kind in kinds.items() if kind and DEFAULTS[part] not in (None, kind)]
+    if (config.get("pairs", {}).get("guidance") or {}).get("enabled"):
+        others.insert(0, "guided")
+    rows = "samples" if kinds["pairs"] == "sample" else f"{kinds['pairs']} pairs"
+    return ", ".join([f"{kinds['objective'].upper()} on {rows}", *others])
 
 
 def score_rows(comparison: Dict, guiding: list[Dict]) -> list[Dict]:
@@ -50,7 +67,7 @@ def score_rows(comparison: Dict, guiding: list[Dict]) -> list[Dict]:
                 "change": interval(change, sign=True),
                 "change_plot": whisker(change.get("mean"), *_bounds(change), (-reach, reach), 0),
                 "wins": percent(wins),
-                "wins_plot": whisker(wins.get("mean"), *_bounds(wins), (0, 1), 0.5),
+                "wins_plot": rate_bar(wins.get("mean"), *_bounds(wins)),
                 "n": change.get("n") or (entry.get("before") or {}).get("n"),
                 "failed": entry.get("failed", 0),
             }

@@ -13,6 +13,7 @@ from rayalign.evaluation.formatting import decimals, number
 from rayalign.evaluation.image_set import read_index, spread
 
 MAX_PAIRS = 64  # shown; more would make a page of hundreds of MB, and nobody scrolls that far
+MAX_BYTES = 6_000_000  # of all pictures, so that the page stays below 8 MB however noisy they are
 MAX_SIDE = 384  # px; larger pictures are shown as thumbnails, the folder keeps the originals
 LOSSLESS_SIDE = 128  # px; pictures up to this size go in as they are: JPEG smears small ones
 
@@ -26,16 +27,21 @@ def pair_cards(before: Path | None, after: Path | None) -> dict[str, Any]:
     scorers = list(rows[0]["scores"]) if rows else []
     matched = [(row, others.get(_key(row))) for row in rows]
     places = {name: _places(matched, name) for name in scorers}
-    cards = []
+    cards: list[dict[str, Any]] = []
+    room = MAX_BYTES
     for order, i in enumerate(shown):
         row, other = matched[i]
+        images = _images(row, other, before, after)
+        room -= sum(len(image["uri"]) for image in images)
+        if room < 0 and cards:
+            break
         changes = {name: _change(row, other, name) for name in scorers}
         cards.append(
             {
                 "order": order,
                 "prompt": row["prompt"],
                 "seed": row["seed"],
-                "images": _images(row, other, before, after),
+                "images": images,
                 "scores": [_score(row, other, name, places[name]) for name in scorers],
                 "changes": {name: value for name, value in changes.items() if value is not None},
             }

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from markupsafe import Markup
+
+from rayalign.evaluation.bar_charts import stacked_bars
 from rayalign.evaluation.formatting import duration, number
 from rayalign.records import KEPT, LATENT_FAILED, SCORE_FAILED, TIE, IterationRecord
 from rayalign.toy.tokenizer import SHORT
@@ -32,13 +36,22 @@ SAMPLER_ARGUMENTS = {"num_steps": "num_inference_steps", "guidance_scale": "guid
 def time_shares(summary: Dict, history: History) -> Dict:
     """{"wall", "parts": [{"stage", "share", "time"}]}: shares of the stages' sum, which may exceed `wall`."""
     seconds = summary.get("seconds") or _summed(record.seconds for record in history)
-    stages = [*STAGES, *(name for name in seconds if name not in (*STAGES, "wall"))]
-    spent = {name: seconds[name] for name in stages if (seconds.get(name) or 0) > 0}
+    spent = _spent(seconds)
     total = sum(spent.values())
     parts = [
         {"stage": name, "share": value / total, "time": duration(value)} for name, value in spent.items()
     ]
     return {"wall": duration(seconds["wall"]) if seconds.get("wall") else "", "parts": parts}
+
+
+def timeline(summary: Dict, history: History) -> Markup | None:
+    """Seconds of each stage by iteration, in the order (and so the colours) of `time_shares`."""
+    stages = list(_spent(summary.get("seconds") or _summed(record.seconds for record in history)))
+    if not stages or not history:
+        return None
+    parts = {name: [_finite(record.seconds.get(name)) for record in history] for name in stages}
+    iterations = [record.iteration for record in history]
+    return stacked_bars(iterations, parts, "Seconds of each stage by iteration")
 
 
 def denoiser_calls(summary: Dict) -> list[tuple[str, str]]:
@@ -99,6 +112,16 @@ def load_snippet(config: Dict, summary: Dict) -> str:
         f"image = pipe('a cat'{settings}).images[0]",
     ]
     return "\n".join(lines)
+
+
+def _spent(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Stages that took time, known ones first."""
+    stages = [*STAGES, *(name for name in seconds if name not in (*STAGES, "wall"))]
+    return {name: seconds[name] for name in stages if (seconds.get(name) or 0) > 0}
+
+
+def _finite(seconds: float | None) -> float:
+    return seconds if seconds is not None and math.isfinite(seconds) else 0.0
 
 
 def _tuned_whole(config: Dict) -> bool:

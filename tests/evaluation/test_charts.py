@@ -2,9 +2,12 @@ import json
 import math
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
-from rayalign.evaluation.charts import LEFT, RIGHT, Curve, line_chart, ticks, whisker
+from rayalign.evaluation.bar_charts import MAX_BARS, rate_bar, stacked_bars
+from rayalign.evaluation.chart_frame import LEFT, RIGHT, ticks
+from rayalign.evaluation.charts import Curve, line_chart, overlay_chart, whisker
 
 
 def test_ticks_are_round_numbers():
@@ -58,3 +61,40 @@ def test_whiskers_take_the_tone_of_what_is_certain(bounds, tone):
 
 def test_no_mean_no_whisker():
     assert whisker(None, None, None, (0, 1), 0.5) == ""
+
+
+def test_curves_of_different_lengths_share_one_frame():
+    curves = {"a": Curve([0, 1], [0.0, 4.0]), "none": Curve([0], [math.nan]), "b": Curve([0, 2], [2, 2])}
+    svg = ElementTree.fromstring(overlay_chart(curves, "x"))
+    groups = svg.findall("g[@data-series]")
+    assert [group.attrib["data-series"] for group in groups] == ["0", "2"]  # what is not drawn keeps its colour free
+    points = json.loads(svg.attrib["data-points"])
+    assert [point[2:] for point in points] == [["a, 0: 0", 0], ["a, 1: 4", 0], ["b, 0: 2", 2], ["b, 2: 2", 2]]
+    assert points[1][0] == LEFT + (360 - LEFT - RIGHT) / 2  # iteration 1 of 0 to 2
+    assert points[0][1] > points[2][1] > points[1][1]
+
+
+def test_bars_stack_to_the_sum_of_their_parts():
+    svg = ElementTree.fromstring(stacked_bars([0, 1], {"rollout": [1.0, 2.0], "training": [3.0, 2.0]}, "Time"))
+    bars = [{key: float(r.attrib[key]) for key in ("x", "y", "height")} for r in svg.findall("rect")]
+    assert [r.attrib["class"] for r in svg.findall("rect")] == ["fill0", "fill1"] * 2
+    assert bars[0]["height"] * 3 == pytest.approx(bars[1]["height"], abs=0.3)  # 1 s and 3 s; px of one decimal
+    assert bars[1]["y"] + bars[1]["height"] == pytest.approx(bars[0]["y"], abs=0.11)  # one on the other
+    assert bars[1]["y"] == bars[3]["y"]  # both iterations took 4 s
+    assert json.loads(svg.attrib["data-points"])[1][2] == "iteration 1\nrollout 2 s\ntraining 2 s"
+
+
+def test_many_iterations_share_bars():
+    n = 2 * MAX_BARS + 1  # 3 a bar
+    svg = ElementTree.fromstring(stacked_bars(range(n), {"rollout": np.arange(n)}, "Time"))
+    assert len(svg.findall("rect")) == -(-n // 3)
+    assert json.loads(svg.attrib["data-points"])[0][2] == "iterations 0 to 2, mean\nrollout 1 s"
+
+
+@pytest.mark.parametrize(("bounds", "tone"), [((0.6, 0.9), "up"), ((0.1, 0.4), "down"), ((0.4, 0.6), "even")])
+def test_a_rate_is_a_bar_of_its_length(bounds, tone):
+    svg = ElementTree.fromstring(rate_bar(0.75, *bounds))
+    assert svg.findall("rect")[1].attrib == {
+        "class": f"part {tone}", "x": "1", "y": "3", "width": "88.5", "height": "10", "rx": "2"
+    }  # 0.75 of 118
+    assert rate_bar(None, None, None) == ""

@@ -95,7 +95,7 @@ def read(folder):
 
 def test_the_key_numbers_are_there(run):
     text = Page(read(run)).text
-    assert "toy-sdxl, tuned online with TailorPO for 3 iterations on jpeg." in text
+    assert "toy-sdxl, tuned for 3 iterations on jpeg." in text
     assert "−3.000 → −2.000" in text
     assert "+1.000" in text
     assert "100.0%" in text
@@ -251,7 +251,7 @@ def test_any_piece_may_be_damaged(run, piece):
 
 
 def test_an_empty_folder_has_a_page_and_no_folder_an_error(tmp_path):
-    assert "A model, tuned online" in Page(read(tmp_path)).text
+    assert "A model, tuned" in Page(read(tmp_path)).text
     with pytest.raises(FileNotFoundError, match="no run folder"):
         write_report(tmp_path / "nowhere")
 
