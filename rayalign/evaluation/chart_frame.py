@@ -12,7 +12,8 @@ from markupsafe import Markup, escape
 
 from rayalign.evaluation.formatting import number
 
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 24  # px around the plot: axis labels to the left and below
+LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 24  # px around the plot: axis labels to the left and below
+MAX_PLACES = 4  # decimals of a tick's number that fit beside the axis
 TINY = 1e-12  # a range below this is a constant: dividing by it would draw rounding noise as a curve
 
 
@@ -38,12 +39,11 @@ class Frame:
         """Rules and numbers of the y axis, whole numbers of the x axis."""
         parts = []
         y_ticks = ticks(self.low, self.high)
-        places = _places(y_ticks)
-        for value in y_ticks:
+        for value, text in zip(y_ticks, _tick_texts(y_ticks), strict=True):
             y = self.at_y(value)
             kind = "zero" if value == 0 else "rule"
             parts.append(f'<line class="{kind}" x1="{LEFT}" x2="{self.width - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{number(value, places)}</text>')
+            parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
         for value in ticks(self.x_low, self.x_high, about=max(2, self.width // 90)):
             if value == int(value):  # there is no iteration 2.5
                 x = self.at_x(value)
@@ -85,10 +85,19 @@ def value_range(values: Sequence[float]) -> tuple[float, float]:
     return low - air, high + air
 
 
-def _places(values: Sequence[float]) -> int | None:
-    """Decimals that tell neighbouring ticks apart; None (four significant digits) where those are many."""
+def _tick_texts(values: Sequence[float]) -> list[str]:
+    """With the decimals that tell neighbours apart; as powers of ten where those would not fit beside the axis."""
     if len(values) < 2:
-        return None
-    step = values[1] - values[0]
-    places = max(0, -math.floor(math.log10(step) + 1e-9))
-    return places if places <= 4 else None
+        return [number(value) for value in values]
+    power = math.floor(math.log10(values[1] - values[0]) + 1e-9)
+    largest = max(abs(value) for value in values)
+    if power >= -MAX_PLACES or largest >= 10.0**-MAX_PLACES * 100:
+        return [number(value, min(max(0, -power), MAX_PLACES + 1)) for value in values]
+    digits = math.floor(math.log10(largest) + 1e-9) - power
+    return [_scientific(value, digits) for value in values]
+
+
+def _scientific(value: float, digits: int) -> str:
+    """2.6e-05 as "2.6e−5"."""
+    mantissa, _, exponent = f"{value:.{digits}e}".partition("e")
+    return f"{mantissa}e{int(exponent)}".replace("-", "−") if float(mantissa) else "0"

@@ -64,6 +64,10 @@ def curves(history: History) -> list[dict[str, Any]]:
 def probe_curves(history: History) -> list[dict[str, Any]]:
     """What the same few held-out prompts and seeds gave while training: rewards, then image statistics."""
     names = dict.fromkeys(name for record in history for name in record.metrics)
+    total = curve_of(history, "heldout/reward")
+    scorers = [curve_of(history, name) for name in names if name.startswith("heldout/") and name != "heldout/reward"]
+    if total in scorers:
+        names.pop("heldout/reward")  # of one raw scorer: the same curve twice
     charts = [
         _chart(history, name, name.partition("/")[2].replace("_", " "), note)
         for group, note in PROBE.items()

@@ -16,6 +16,22 @@ def test_ticks_are_round_numbers():
     assert ticks(5, 5) == [5]
 
 
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        ([0, 1], ["0.0", "0.5", "1.0"]),
+        ([0.00023, 0.00026], ["2.3e−4", "2.4e−4", "2.5e−4", "2.6e−4"]),
+        ([-2e-5, 3e-5], ["−2e−5", "0", "2e−5"]),
+        ([0.69310, 0.69314], ["0.69310", "0.69312", "0.69314"]),
+    ],
+)
+def test_tick_numbers_differ_and_fit(y, said):
+    svg = ElementTree.fromstring(line_chart(Curve([0, 1], y), "x"))
+    texts = [text.text for text in svg.findall("text") if text.attrib["text-anchor"] == "end"]
+    assert texts == said
+    assert all(6.3 * len(text) < LEFT - 6 for text in texts)  # px of a digit at 11 px
+
+
 def test_a_curve_is_an_svg_with_its_points():
     svg = ElementTree.fromstring(
         line_chart(Curve([0, 1, 2], [1.0, 3.0, 2.0], [0, 2, 1], [2, 4, 3]), "Loss <b>", 360)
