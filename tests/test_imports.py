@@ -16,7 +16,7 @@ LEVELS = (
     ("redaction",),
     ("errors",),
     ("toy",),
-    ("settings", "records", "trees"),
+    ("settings", "records", "trees", "whole_files"),
     ("algorithms",),
     ("objectives",),
     ("config",),

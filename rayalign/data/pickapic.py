@@ -11,7 +11,6 @@ those whose labels are no tie, so `are_different` is not asked either.
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from collections import OrderedDict
@@ -27,6 +26,7 @@ import pyarrow.parquet as pq
 from rayalign.data.preferences import BAD_LABELS, FIELD, PreferenceRow, broken, checked, stamp_of
 from rayalign.errors import ConfigError
 from rayalign.records import TIE, UNLABELLED
+from rayalign.whole_files import replacing
 
 COLUMNS: dict[str, tuple[str, Any]] = {
     "caption": ("strings", lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind)),
@@ -124,11 +124,10 @@ def write_parquet(path: Path, rows: Iterable[PreferenceRow], rows_a_group: int =
     kinds = {"caption": pa.string(), "jpg_0": pa.binary(), "jpg_1": pa.binary()}
     kinds |= {"label_0": pa.float64(), "label_1": pa.float64(), "are_different": pa.bool_(), HAS_LABEL: pa.bool_()}
     schema = pa.schema(list(kinds.items()))
-    partial, numbered = path.with_name(f".{path.name}.partial"), enumerate(rows)
-    with pq.ParquetWriter(partial, schema) as writer:
+    numbered = enumerate(rows)
+    with replacing(path) as partial, pq.ParquetWriter(partial, schema) as writer:
         while group := [_columns(number, row) for number, row in islice(numbered, rows_a_group)]:
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
-    os.replace(partial, path)
 
 
 def _footer(path: Path) -> pq.FileMetaData:

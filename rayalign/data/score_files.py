@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 
 from rayalign.data.picture import Source
 from rayalign.errors import ConfigError
+from rayalign.whole_files import replacing, write_whole
 
 SCORES, SETTINGS, SOURCES, SUMMARY = "scores", "settings.json", "sources.parquet", "summary.json"
 
@@ -56,9 +56,10 @@ class ScoreFiles:
             raise ConfigError("output", str(self.folder), "holds other files; set a folder that is new or empty")
         (self.folder / SCORES).mkdir(parents=True, exist_ok=True)
         table = pa.Table.from_pylist([source._asdict() for source in sources], schema=_SOURCES)
-        _write_whole(self.folder / SOURCES, table)
+        with replacing(self.folder / SOURCES) as partial:
+            pq.write_table(table, partial)
         # Last: with it the folder counts as begun.
-        write_text(stored, json.dumps(settings, indent=1, ensure_ascii=False))
+        write_whole(stored, json.dumps(settings, indent=1, ensure_ascii=False))
 
     def missing(self) -> list[int]:
         """Parts that are not there yet."""
@@ -69,7 +70,8 @@ class ScoreFiles:
         if table.num_rows != self.part_rows[part]:
             raise ValueError(f"part {part} has {table.num_rows} rows, and {self.part_rows[part]} are wanted")
         self._path(part).parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(self._path(part), table.select(self.schema.names).cast(self.schema))
+        with replacing(self._path(part)) as partial:
+            pq.write_table(table.select(self.schema.names).cast(self.schema), partial)
 
     def read(self) -> pa.Table:
         """All parts in their order."""
@@ -104,15 +106,3 @@ class ScoreFiles:
 
 
 _SOURCES = pa.schema([("name", pa.string()), ("size", pa.int64()), ("changed_ns", pa.int64()), ("prompt", pa.string())])
-
-
-def write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def _write_whole(path: Path, table: pa.Table) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(table, partial)
-    os.replace(partial, path)

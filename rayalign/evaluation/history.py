@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rayalign.records import IterationRecord
+from rayalign.whole_files import write_whole
 
 HISTORY = "history.jsonl"
 
@@ -89,9 +89,7 @@ def _restore(path: Path, start: int, known: Sequence[IterationRecord]) -> list[I
     missing = [record for record in known if record.iteration not in kept and record.iteration < start]
     if path.exists() or missing:
         kept |= {record.iteration: record for record in missing}
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text("".join(history_line(kept[iteration]) for iteration in sorted(kept)), "utf-8")
-        os.replace(partial, path)
+        write_whole(path, "".join(history_line(kept[iteration]) for iteration in sorted(kept)))
     return missing
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from rayalign.whole_files import write_whole
 
 INDEX = "scores.json"
 SLUG_CHARS = 40  # keeps file names far below the 255 bytes that file systems allow
@@ -59,11 +60,8 @@ class ImageSet:
             # float32 -> float64 -> shortest decimal is exact both ways, so scores survive bit for bit.
             scores = {scorer: _or_null(score_N[i]) for scorer, score_N in self.scores.items()}
             rows.append({"file": name, "prompt": prompt, "seed": int(seed), "scores": scores})
-        partial = folder / f"{INDEX}.partial"
-        partial.write_text(
-            json.dumps({"images": rows}, indent=1, ensure_ascii=False, allow_nan=False), "utf-8"
-        )
-        os.replace(partial, folder / INDEX)
+        index = json.dumps({"images": rows}, indent=1, ensure_ascii=False, allow_nan=False)
+        write_whole(folder / INDEX, index)
 
     @classmethod
     def load(cls, folder: str | Path) -> ImageSet:

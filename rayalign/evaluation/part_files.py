@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from PIL import Image
 
 from rayalign.errors import ConfigError
 from rayalign.evaluation.image_set import ImageSet
+from rayalign.whole_files import replacing, write_whole
 
 SETTINGS, PARTS = "settings.json", "parts"
 
@@ -60,16 +60,15 @@ class PartFiles:
                 raise ConfigError("name", str(self.folder), fix)
             settings = settings | {"models": models}
         self.folder.mkdir(parents=True, exist_ok=True)
-        _whole(file, json.dumps(settings, indent=1, ensure_ascii=False).encode())
+        write_whole(file, json.dumps(settings, indent=1, ensure_ascii=False))
 
     def missing(self, label: str) -> list[int]:
         return [part for part in range(self.num_parts) if not self._path(label, part).exists()]
 
     def write(self, label: str, part: int, table: pa.Table) -> None:
-        sink = io.BytesIO()
-        pq.write_table(table, sink)
         self._path(label, part).parent.mkdir(parents=True, exist_ok=True)
-        _whole(self._path(label, part), sink.getvalue())
+        with replacing(self._path(label, part)) as partial:
+            pq.write_table(table, partial)
 
     def read(self, label: str, scorers: Sequence[str]) -> ImageSet:
         """All parts, in their order; a score that failed is NaN."""
@@ -90,9 +89,3 @@ def _png(image: np.ndarray) -> bytes:
     data = io.BytesIO()
     Image.fromarray(image).save(data, "PNG")
     return data.getvalue()
-
-
-def _whole(file: Path, data: bytes) -> None:
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_bytes(data)
-    os.replace(partial, file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from rayalign.errors import CheckpointError
+from rayalign.whole_files import replacing
 
 FILE = "good_policy.safetensors"
 Arrays = dict[str, np.ndarray]
@@ -17,10 +17,9 @@ Arrays = dict[str, np.ndarray]
 
 def save_good(folder: Path, version: int, policy: Arrays) -> None:
     """Replaces the one before in one move."""
-    partial = folder / f".{FILE}.partial"
     arrays = {name: np.asarray(value, order="C") for name, value in policy.items()}
-    save_file(arrays, partial, metadata={"version": str(version)})
-    os.replace(partial, folder / FILE)
+    with replacing(folder / FILE) as partial:
+        save_file(arrays, partial, metadata={"version": str(version)})
 
 
 def good_version(folder: Path) -> int | None:

@@ -36,6 +36,7 @@ from rayalign.pipeline.cluster import connect
 from rayalign.pipeline.evaluate_actors import drawn
 from rayalign.pipeline.reward_service import start_reward_services, stop_reward_services
 from rayalign.rewards.table import absolute_options, check_scorer, scorer_facts
+from rayalign.whole_files import write_whole
 
 EMBEDDERS = ("clip", "toy-clip")  # scorers whose weights the distance between two pictures may use
 
@@ -183,5 +184,5 @@ def _write(folder: Path, report: dict[str, Any], sets: dict[str, ImageSet], cate
     pq.write_table(pa.Table.from_pylist(rows), folder / "scores.parquet")
     for label, images in sets.items():
         images.save(folder / "images" / label)
-    (folder / "evaluation.md").write_text(model_table(report), encoding="utf-8")
-    (folder / "evaluation.json").write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_whole(folder / "evaluation.md", model_table(report))
+    write_whole(folder / "evaluation.json", json.dumps(report, indent=1, ensure_ascii=False))

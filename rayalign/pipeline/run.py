@@ -56,6 +56,7 @@ from rayalign.pipeline.watch import InThread, Watch
 from rayalign.progress import Progress
 from rayalign.records import IterationRecord
 from rayalign.rewards.statistics import ByScorer
+from rayalign.whole_files import write_whole
 
 POLL_S = 1.0
 BEST_FOLDER = "best"
@@ -83,7 +84,7 @@ def run(config: RunConfig) -> dict[str, Any]:
 def _run_connected(config: RunConfig, started: float, embedded: bool) -> dict[str, Any]:
     try:
         check_placement(config)
-        (config.folder / "config.yaml").write_text(config.to_yaml())
+        write_whole(config.folder / "config.yaml", config.to_yaml())
         return _Run(config, started).finish()
     finally:
         if embedded:
@@ -277,7 +278,6 @@ class _Run:
         self.progress.stage(f"images  {folder / 'images' / 'before_after.png'}")
         self.progress.stage(f"report  {report}")
         return summary
-
 
     def _save_weights(self, family: Family, done: int, policy: WeightArrays) -> list[Path]:
         """The newest policy's, and in `best/` those of the best held-out measurement, if these are others."""

@@ -28,7 +28,7 @@ from rayalign.config import RewardConfig
 from rayalign.config.score import ScoreConfig
 from rayalign.data.picture import PartReader, PictureSet
 from rayalign.data.pictures import open_pictures
-from rayalign.data.score_files import SCORES, SUMMARY, ScoreFiles, write_text
+from rayalign.data.score_files import SCORES, SUMMARY, ScoreFiles
 from rayalign.errors import ConfigError, RayalignError, RunStopped
 from rayalign.evaluation.formatting import duration
 from rayalign.evaluation.score_table import score_text, summarise_scores, unscored_text
@@ -36,6 +36,7 @@ from rayalign.pipeline.cluster import connect
 from rayalign.pipeline.reward_service import runtime_env_for
 from rayalign.pipeline.score_actors import ScoreActor, read_part
 from rayalign.rewards.table import absolute_options, check_scorer, scorer_facts, scorer_stamp
+from rayalign.whole_files import write_whole
 
 READ_CPUS = 0.5  # of a task that reads and decodes
 SAY_EVERY_S = 5.0
@@ -68,7 +69,7 @@ def score_images(config: ScoreConfig) -> dict[str, Any]:
             _say(f"{total - todo} are scored already; going on with {todo}")
         _score(config, rewards, pictures, files, missing)
     summary = summarise_scores(files.read(), config.names, [scorer_facts(name).unit for name in config.names])
-    write_text(folder / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False))
+    write_whole(folder / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False))
     _say(f"\n{score_text(summary)}\n")
     if told := unscored_text(summary):
         _say(f"{told}\n")

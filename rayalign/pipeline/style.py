@@ -11,7 +11,6 @@ Everything that is whole stays: the same command again goes on from the first th
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from rayalign.pipeline.style_validate import absolute_style, check_style
 from rayalign.pipeline.summary import read_summary
 from rayalign.pipeline.validate import with_absolute_paths
 from rayalign.progress import Progress
+from rayalign.whole_files import write_whole
 
 
 def run_style(config: StyleConfig) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class _StyleRun:
         config, folder = self.config, self.config.folder
         tree = config.model_dump(mode="json")
         tree["pairs"]["path"] = ""  # so that `--config` on it works under another name
-        (folder / "config.yaml").write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+        write_whole(folder / "config.yaml", yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
         if isinstance(config.style, FolderStyle) and config.style.export:
             rows = [*self.training, *self.heldout]
             self._task(export_pictures, len(rows), config, rows, Path(config.style.path))
@@ -152,8 +152,8 @@ class _StyleRun:
             "seconds": {"wall": time.monotonic() - self.started},
         }
         table = style_table(report)
-        _write(folder / "style.json", json.dumps(report, indent=1))
-        _write(folder / "style.md", f"{table}\n")
+        write_whole(folder / "style.json", json.dumps(report, indent=1))
+        write_whole(folder / "style.md", f"{table}\n")
         style_grid(sets).save(folder / "style.png")
         self.progress.stage(f"\n{table}\n")
         self.progress.stage(f"table   {folder / 'style.md'}")
@@ -173,9 +173,3 @@ def _load(folder: Path, config: RunConfig) -> ImageSet | None:
     found = ImageSet.load(folder)
     same = list(zip(found.prompts, found.seeds, strict=True)) == evaluation_rows(config)
     return found if same and set(found.scores) == set(config.all_scorers) else None
-
-
-def _write(file: Path, text: str) -> None:
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, file)

@@ -23,6 +23,7 @@ from rayalign.models.load import find_family
 from rayalign.records import SKIP_REASONS, STATUSES
 from rayalign.redaction import redacted_command
 from rayalign.rewards.table import scorer_facts
+from rayalign.whole_files import write_whole
 
 PACKAGES = ("ray", "torch", "diffusers", "transformers", "peft", "accelerate", "open_clip_torch", "pyarrow")
 
@@ -104,6 +105,4 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    partial = folder / ".summary.json.partial"
-    partial.write_text(json.dumps(summary, indent=1, default=float))
-    os.replace(partial, folder / "summary.json")
+    write_whole(folder / "summary.json", json.dumps(summary, indent=1, default=float))

@@ -6,12 +6,12 @@ policy forbids it), and every text that a person or a prompt file supplied is es
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rayalign.evaluation.charts import series_tone
+from rayalign.whole_files import write_whole
 
 FOLDER = Path(__file__).parent
 MAX_SERIES = 24  # in one legend
@@ -35,7 +35,5 @@ def render_page(template: str, context: Mapping[str, Any]) -> str:
 def write_page(path: Path, text: str) -> Path:
     """In one move: a reader, or a browser reloading, never sees half a page."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, "utf-8")
-    os.replace(partial, path)
+    write_whole(path, text)
     return path
