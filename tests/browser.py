@@ -74,9 +74,12 @@ class Page:
 
     def _place(self, selector: str, at: tuple[float, float]) -> tuple[float, float]:
         box = self.run(
-            f"(() => {{ const it = document.querySelector({json.dumps(selector)});"
-            "it.scrollIntoView({block: 'center', behavior: 'instant'}); const b = it.getBoundingClientRect();"
-            "return [b.left, b.top, b.width, b.height]; })()"
+            # What the last act set off may move the page, and the mouse meets what was drawn last.
+            "(async () => { const drawn = async () => {"
+            "for (let i = 0; i < 2; i++) await new Promise(requestAnimationFrame); }; await drawn();"
+            f"const it = document.querySelector({json.dumps(selector)});"
+            "it.scrollIntoView({block: 'center', behavior: 'instant'}); await drawn();"
+            "const b = it.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; })()"
         )
         assert box[2] > 0, f"{selector} is not shown"
         assert box[3] > 0, f"{selector} is not shown"

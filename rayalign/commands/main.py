@@ -16,6 +16,7 @@ from rayalign.errors import ConfigError, RayalignError
 COMMANDS = {
     "train": ("rayalign.commands.train", "tune a model; jobs/ has a paper's settings each"),
     "evaluate": ("rayalign.commands.evaluate", "compare tuned models with their base"),
+    "report": ("rayalign.commands.report", "write a run's page again, or compare several runs on one"),
     "score": ("rayalign.commands.score", "score a folder or parquet of images by any reward models"),
     "export": ("rayalign.commands.export", "write a run's weights for another program"),
     "scorers": ("rayalign.commands.scorers", "list the reward models, install what one needs, check yours"),

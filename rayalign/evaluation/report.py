@@ -46,15 +46,15 @@ class RunFiles:
         return {name: folder for name, folder in folders.items() if (folder / INDEX).exists()}
 
 
-def write_report(run_folder: str | Path) -> Path:
-    """Writes `report.html` into the run's folder and returns its path.
+def write_report(run_folder: str | Path, output: str | Path | None = None) -> Path:
+    """Writes the page to `output` (`report.html` in the run's folder where None) and returns its path.
 
     Reads config.yaml, summary.json, history.jsonl, images/before and images/after. A piece that is missing
     leaves its section out and a note in its place, so a run that still goes has a report too.
     Raises FileNotFoundError where the folder itself is not there.
     """
     files = read_run(run_folder)
-    return write_page(files.folder / REPORT, render_page("report.html", _context(files)))
+    return write_page(Path(output or files.folder / REPORT), render_page("report.html", _context(files)))
 
 
 def read_run(run_folder: str | Path) -> RunFiles:

@@ -30,7 +30,7 @@ def timestep_charts(history: list[IterationRecord]) -> list[dict[str, Any]]:
         curves = {_name(side, part): _by_tenth(part, group) for side, part in parts.items() if part}
         if any(curve.drawable for curve in curves.values()):
             svg = overlay_chart(curves, title)
-            charts.append({"title": title, "note": NOTE, "svg": svg, "legend": list(curves)})
+            charts.append({"title": title, "note": NOTE, "svg": svg, "legend": list(enumerate(curves))})
     return charts
 
 

@@ -19,6 +19,7 @@ from rayalign.evaluation.drift import drift
 from rayalign.evaluation.history import History
 from rayalign.evaluation.image_set import ImageSet
 from rayalign.evaluation.report import write_report
+from rayalign.evaluation.runs_page import write_runs_page
 from rayalign.records import IterationRecord
 from tests.browser import Page, chromium, find_chromium
 
@@ -211,3 +212,30 @@ def test_the_browser_would_have_complained(browser_page: Page, tmp_path: Path) -
     said = " ".join(browser_page.complaints)
     assert "oh" in said
     assert "undefinedFunction" in said
+
+
+@pytest.mark.parametrize(("width", "dark"), VIEWS)
+def test_the_page_of_several_runs_fits_and_answers(page: Page, tmp_path: Path, width: int, dark: bool) -> None:
+    runs = [make_run(tmp_path / "first", GAINS), make_run(tmp_path / LONG, GAINS[::-1], lr=0.5)]
+    page.open(write_runs_page(runs, tmp_path / "runs.html"), width, dark=dark)
+    assert width_of(page) == width
+    shown = "[...document.querySelectorAll('.series')].map((one) => one.getClientRects().length > 0)"
+    before = page.run(shown)
+    page.click(".keys button")
+    after = page.run(shown)
+    assert before.count(True) == after.count(True) + 1  # of the wide and the narrow drawing one is on the screen
+    page.click(".keys button")
+    assert page.run(shown) == before
+    choose(page, "first\\njpeg", "-1")
+    assert order(page) == [2, 4, 0, 5, 3, 1]
+    page.click(".pair:nth-child(1) .side:nth-child(1)")
+    assert seen(page) == ["before", "1 of 6", "a cat, number 2 (before)"]
+    page.press("f")
+    assert seen(page)[0] == "first"
+    page.press("f")
+    assert seen(page)[0] == LONG
+    assert page.run("document.getElementById('viewer').scrollWidth <= innerWidth")
+    page.press("f")
+    assert seen(page)[0] == "before"
+    page.press("Escape")
+    assert width_of(page) == width
