@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rayalign.evaluation.tracker import read_history
+
+from rayalign.evaluation.history import read_history
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
