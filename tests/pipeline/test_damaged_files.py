@@ -18,7 +18,8 @@ import yaml
 from rayalign.config import RunConfig
 from rayalign.errors import ConfigError
 from rayalign.pipeline.output_check import check_output
-from rayalign.pipeline.validate import check_inputs, check_resume, with_absolute_paths
+from rayalign.pipeline.resume import check_resume
+from rayalign.pipeline.validate import check_inputs, with_absolute_paths
 from tests.damaged_files import BASE, WAYS, Damaged, damaged_files
 
 ROOT = Path(__file__).parents[2]
