@@ -220,7 +220,7 @@ def test_a_refusal_says_what_to_set(arguments: list[str], message: str) -> None:
         ("iteration: 3", "did you mean iterations?"),
         ("trian: {lr: 1}", "trian = '': no such setting; did you mean train"),
         ("rewards: [{scorer: jpeg, weigth: 2}]", "rewards.0.weigth = '': no such setting; did you mean rewards.0.w"),
-        ("train: 3", "train = 3: it is a group; set its members by name: adam_eps, betas, gradient_check"),
+        ("train: 3", "train = 3: it is a group; set its members by name: adam_eps, betas, ema_decay, gradient_check"),
         ("train:", "train = None: it is a group"),
         ("model: toy-sdxl", "model = 'toy-sdxl': it is a group; set its members by name: dtype, family, path, reso"),
         ("model: 3", "model = 3: it is a group"),

@@ -16,6 +16,7 @@ EXAMPLES = """examples:
   rayalign export runs/first                                   # the LoRA as diffusers loads it, and a model card
   rayalign export runs/first --to kohya --output ComfyUI/models/loras
   rayalign export runs/first --to fused --dtype float16        # a whole pipeline's folder
+  rayalign export runs/first --weights ema                     # of a run with --train.ema_decay 0.999
   rayalign export runs/first --push me/my-lora --private       # the token is read from HF_TOKEN or the hub's login
 """
 
@@ -53,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
         help="diffusers: load_lora_weights reads it; kohya: for ComfyUI and WebUI (SD 1.5, SDXL); fused: a whole "
         "pipeline with the LoRA in its weights. Of a full fine-tuning only diffusers, a whole pipeline [diffusers]",
     )
+    parser.add_argument(
+        "--weights", choices=("policy", "ema"), default="policy", help="ema: its average (train.ema_decay) [policy]"
+    )
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to [RUN/export/FORM]")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of kohya and fused weights [float32]")
     parser.add_argument("--push", metavar="OWNER/NAME", help="upload the folder to this model repository on the hub")
@@ -84,7 +88,7 @@ def _write(options: argparse.Namespace, config: RunConfig, folder: Path) -> Path
         raise ConfigError("RUN", str(options.run), "tuned a stub, which is no model that anything loads")
     if config.model.tuning.kind == "full" and options.to != "diffusers":
         raise ConfigError("--to", options.to, "the run tuned all weights: there is no LoRA; set --to diffusers")
-    arrays = _newest(options.run, config)
+    arrays = _newest(options, config)
     if config.model.tuning.kind == "full":
         return save_model(folder, config.model.path, family, arrays)
     if options.to == "kohya":
@@ -94,13 +98,19 @@ def _write(options: argparse.Namespace, config: RunConfig, folder: Path) -> Path
     return save_lora(folder, family, arrays)
 
 
-def _newest(run: Path, config: RunConfig) -> WeightArrays:
-    from rayalign.errors import CheckpointError
+def _newest(options: argparse.Namespace, config: RunConfig) -> WeightArrays:
+    from rayalign.errors import CheckpointError, ConfigError
     from rayalign.learning.checkpoint_store import CheckpointStore
 
     # The folder may have moved since its config.yaml was written.
-    store = CheckpointStore.at(config.checkpoint_root if config.checkpoints else str(run / "checkpoints"))
+    own = str(options.run / "checkpoints")
+    store = CheckpointStore.at(config.checkpoint_root if config.checkpoints else own)
     newest = store.newest()
     if not newest.done:
         raise CheckpointError("; ".join([f"no whole checkpoint in {store.place.name}", *newest.problems]))
-    return store.policy(newest.done)
+    if options.weights == "policy":
+        return store.policy(newest.done)
+    average = store.ema(newest.done)
+    if average is None:
+        raise ConfigError("--weights", "ema", "the run kept no average; train with --train.ema_decay 0.999")
+    return average

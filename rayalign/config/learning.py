@@ -23,6 +23,9 @@ class TrainConfig(Settings):
     )
     micro_batch: Positive = Field(4, description="pairs in one training forward; the rest is gradient accumulation")
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = Field("auto", description="auto: bf16 on a GPU, else no")
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="keep a moving average of the policy too (0.999 is usual); rayalign export --weights ema"
+    )
     gradient_checkpointing: bool = Field(False, description="less memory, about a third more time in training")
 
     @field_validator("mixed_precision", mode="before")

@@ -1,6 +1,7 @@
 """What a checkpoint holds: all that a run needs to go on as if nothing had happened. Where it goes: `checkpoint_store`.
 
     policy.safetensors     reference (a part that checkpoints may share)     [previous.safetensors]
+    [ema.safetensors]
     optimizer.safetensors  history.jsonl (a line an iteration)               state.json (settings, the rules' states)
 
 Nothing random is stored: every draw of a run is a function of (seed, iteration, slot), see `records.derive_seed`.
@@ -36,6 +37,7 @@ class Checkpoint:
     reference: Arrays | Part
     optimizer: Arrays
     previous: Arrays | None = None  # the policy version before, for max_lag 1
+    ema: Arrays | None = None  # `PolicyAverage.state`, where train.ema_decay is set
     rules: dict[str, Any] = field(default_factory=dict)  # reference: steps, copies, freeze; scores: statistics
     history: str = ""  # lines of `evaluation.history`, one an iteration from the first on
     held_out: float | None = None  # what the best checkpoint is chosen by, where this version was measured
@@ -47,7 +49,7 @@ _ABOUT = ("iterations_done", "config", "rules", "held_out", "held_out_by")
 
 def write_files(state: Checkpoint, folder: Path) -> Iterator[str]:
     """Writes the checkpoint's files one by one; yields the name of each once it is there."""
-    arrays = {"policy": state.policy, "previous": state.previous, "optimizer": state.optimizer}
+    arrays = {"policy": state.policy, "previous": state.previous, "ema": state.ema, "optimizer": state.optimizer}
     arrays |= {} if isinstance(state.reference, Part) else {"reference": state.reference}
     for name, values in arrays.items():
         if values is not None:

@@ -23,6 +23,7 @@ from rayalign.errors import CheckpointError
 from rayalign.learning.checkpoint import NEEDED, REFERENCE, Arrays, Checkpoint, read_files, write_files
 from rayalign.learning.checkpoint_place import Place, open_place
 from rayalign.learning.manifest import MANIFEST, Manifest, Part, part_of
+from rayalign.models.average import without_steps
 
 SHARED = "shared"
 _FOLDER = re.compile(r"iteration-(\d{6,})")
@@ -176,6 +177,14 @@ class CheckpointStore:
         """Its policy alone. Raises as `load`."""
         with self.place.local(self.manifest(done).parts["policy.safetensors"].path) as file:
             return load_file(file)
+
+    def ema(self, done: int) -> Arrays | None:
+        """Its averaged policy; null where the run kept none. Raises as `load`."""
+        part = self.manifest(done).parts.get("ema.safetensors")
+        if part is None:
+            return None
+        with self.place.local(part.path) as file:
+            return without_steps(load_file(file))
 
     def text(self, done: int, name: str) -> str:
         """Its state.json or history.jsonl. Raises as `load`."""

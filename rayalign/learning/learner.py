@@ -32,7 +32,9 @@ from rayalign.learning.meter import Meter
 from rayalign.learning.noising import draw_noise, draw_timesteps, weights_by_step
 from rayalign.learning.reference import ReferenceRule
 from rayalign.learning.views import RenoisedView, TransitionView, Winners
+from rayalign.models.average import PolicyAverage
 from rayalign.models.text_to_image import TextToImage
+from rayalign.models.weight_sets import WeightArrays
 from rayalign.records import SKIPPED_EMPTY, SKIPPED_GRADIENT, SKIPPED_LOSS, SKIPPED_OVERFLOW
 
 
@@ -66,6 +68,8 @@ class Learner:
         )
         model.trainable, self.optimizer = accelerator.prepare(model.denoiser, optimizer)
         self.reference = ReferenceRule(config.reference, model, self._mean_over_workers)
+        decay = config.train.ema_decay
+        self.average = None if decay is None else PolicyAverage(model.weights, decay)
         steps = config.pairs.steps_on(config.sampler.num_steps)
         # Finished images are drawn at their timestep by its probability; transitions weigh by it.
         self._weights = {0: 1.0} if config.pairs.rows == "clean" else weights_by_step(config.timesteps, steps)
@@ -182,6 +186,8 @@ class Learner:
         self.optimizer.zero_grad()
         if reason is None:
             self.meter.stepped(norm)
+            if self.average is not None:
+                self.average.step()
             self.reference.after_step(self._winners)
         else:
             self.meter.skipped(reason, self._kept_in_step)
@@ -189,6 +195,14 @@ class Learner:
         self._steps_made += 1
         self.meter.training_s += time.perf_counter() - started
         self.skipped.note(reason, self._where())
+
+    def average_state(self) -> WeightArrays | None:
+        """For a checkpoint; null where no average is kept."""
+        return None if self.average is None else self.average.state()
+
+    def restore_average(self, arrays: WeightArrays | None) -> None:
+        if self.average is not None and arrays is not None:
+            self.average.restore(arrays)
 
     def _clip(self, kept: int) -> float:
         """Makes the gradient the mean over all workers' kept pairs, clips it, returns its norm before."""

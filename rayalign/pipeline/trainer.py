@@ -121,6 +121,7 @@ class TrainWorker:
         self.model.weights.load("reference", state.reference)  # type: ignore[arg-type]
         restore_optimizer(self.learner.optimizer, state.optimizer)
         self.learner.reference.restore(state.rules.get("reference", {}))
+        self.learner.restore_average(state.ema)
         if "scores" in state.rules:
             self.scores = [from_plain(one) for one in state.rules["scores"]]
         self.limits.restore(state.rules.get("limits", {}))
@@ -268,6 +269,7 @@ class TrainWorker:
                 reference=self._stored[1] if self._stored and unchanged else self.model.weights.state("reference"),
                 optimizer=optimizer_arrays(self.learner.optimizer),
                 previous=self.previous if self.config.rollout.max_lag else None,
+                ema=self.learner.average_state(),
                 rules=self._rules(),
                 history=self.history,
                 held_out=held_out if math.isfinite(held_out) else None,
