@@ -18,6 +18,8 @@ TITLES = {
     "board": "PolicyBoard",
     "serve controller": "ServeController",
 }
+# One of each, detached: they serve every job to come.
+RAYS_OWN = ("_StatsActor", "_AutoscalingCoordinatorActor", "ActorLocationTracker")
 WORKER_CPUS = 4
 PAUSE_S = (2.0, 6.0)
 # A dead node is noticed after a second or two; Ray's defaults take half a minute.
@@ -83,9 +85,10 @@ class FaultCluster:
         raise TimeoutError(f"no {what} is running")
 
     def actors(self) -> list[str]:
-        """Titles of the workers that hold an actor or run a task."""
+        """Titles of the workers that hold an actor or run a task, but for those that Ray Data leaves in any cluster."""
         titles = [_title(process) for process in self.processes()]
-        return [title for title in titles if title.startswith("ray::") and "IDLE" not in title]
+        working = [title for title in titles if title.startswith("ray::") and "IDLE" not in title]
+        return [title for title in working if not any(name in title for name in RAYS_OWN)]
 
     def processes(self) -> list[psutil.Process]:
         """The workers of all nodes. This process started the nodes, so none of another cluster is among them."""
