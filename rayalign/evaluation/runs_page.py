@@ -97,7 +97,9 @@ def _reward_of(run: RunFiles) -> str:
 
 
 def differing(configs: dict[str, dict[str, Any]]) -> list[tuple[str, list[str]]]:
-    """(dotted name, each run's value) of settings that not all runs share; a dash where a run has none such."""
+    """(dotted name, each run's value) of settings that not all runs share; a dash where a run has none
+    such.
+    """
     leaves = {name: dict(_leaves(config)) for name, config in configs.items()}
     names = dict.fromkeys(setting for found in leaves.values() for setting in found)
     rows = [(setting, [found.get(setting, MISSING) for found in leaves.values()]) for setting in names]
@@ -113,7 +115,7 @@ def _leaves(tree: dict[str, Any], above: str = "") -> list[tuple[str, str]]:
             found += [leaf for i, one in enumerate(value) for leaf in _leaves(one, f"rewards.{i}.")]
         else:
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            found.append((f"{above}{name}", text))
+            found.append((f"{above}{name}", "not set" if value is None else text))
     return found
 
 

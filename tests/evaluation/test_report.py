@@ -209,6 +209,26 @@ def test_large_pictures_become_thumbnails(run):
     assert "data:image/jpeg;base64," in read(run)
 
 
+def test_pictures_have_a_budget(run, monkeypatch):
+    """Noise compresses badly, and the page must stay one that opens."""
+    sizes = [len(attributes["src"]) for tag, attributes in Page(read(run)).tags if tag == "img"]
+    monkeypatch.setattr("rayalign.evaluation.report_pictures.MAX_BYTES", sum(sizes[:6]))
+    page = Page(read(run))
+    assert sum(tag == "figure" for tag, _ in page.tags) == 3
+    assert "3 of 8: the first seed" in page.text
+
+
+def test_the_method_is_named(run):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config |= {"pairs": {"kind": "stepwise", "guidance": {"enabled": True}}, "objective": {"kind": "dpo"}}
+    config |= {"reference": {"kind": "copied"}, "timesteps": {"kind": "uniform"}}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert "on jpeg: DPO on stepwise pairs, guided, copied reference." in Page(read(run)).text
+    config |= {"pairs": {"kind": "sample"}, "objective": {"kind": "ddpo"}, "reference": {"kind": "fixed"}}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert "on jpeg: DDPO on samples." in Page(read(run)).text
+
+
 def test_a_run_that_still_goes(run):
     (run / "summary.json").unlink()
     (run / "images" / "after" / "scores.json").unlink()
