@@ -52,7 +52,7 @@ from rayalign.pipeline.summary import summarise, write_summary
 from rayalign.pipeline.text_store import text_encodings
 from rayalign.pipeline.training import first_statistics, make_trainer
 from rayalign.pipeline.validate import check_inputs, with_absolute_paths
-from rayalign.pipeline.watch import InThread, Watch
+from rayalign.pipeline.watch import InThread, Watch, finished
 from rayalign.progress import Progress
 from rayalign.records import IterationRecord
 from rayalign.rewards.statistics import ByScorer
@@ -142,7 +142,7 @@ class _Run:
         """In a task of its own, as `_draw`."""
         self.progress.stage("encoding the preference set to latents; what is in pairs.cache already stays")
         filling = ray.remote(num_cpus=0)(fill_cache).remote(self.config)
-        counts = ray.get(filling, timeout=self.config.stall_timeout_s)
+        counts = finished(filling, self.config.stall_timeout_s, "encoding the preference set")
         self.progress.stage("rows: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
 
     def _before_images(self) -> ImageSet:
@@ -167,7 +167,7 @@ class _Run:
     def _draw(self, policy: WeightArrays | None) -> ImageSet:
         """In a task of its own, which keeps Ray Data's messages out of this process's output."""
         drawing = ray.remote(num_cpus=0)(draw_image_set).remote(self.config, policy)
-        return ray.get(drawing, timeout=self.config.stall_timeout_s)
+        return finished(drawing, self.config.stall_timeout_s, "drawing the pictures")
 
     def _more_to_train(self) -> bool:
         back = self._went_back()

@@ -93,7 +93,7 @@ def test_fewer_train_workers_while_a_node_is_missing(
 
 
 def test_a_board_that_falls_silent_for_good_is_named(cluster: FaultCluster, start: Callable[..., Job]) -> None:
-    job = start(iterations=500, stall_timeout_s=20)
+    job = start(iterations=500, stall_timeout_s=60)
     cluster.find("board", random.Random(0)).suspend()
-    assert job.process.wait(200) == 1
-    assert "error: the PolicyBoard did not answer the driver for 20 s (stall_timeout_s)" in job.output()
+    assert job.process.wait(300) == 1
+    assert "error: the PolicyBoard did not answer the driver for 60 s (stall_timeout_s)" in job.output()
