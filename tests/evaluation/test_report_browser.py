@@ -47,9 +47,9 @@ def make_run(folder: Path, gains: list[float], *, lr: float = 1e-3, beta: float 
             history.record(IterationRecord(i, i + 1, metrics, {"pairs_kept": 30, "pairs_tie": i}, seconds, 0))
     prompts = [f"a cat, number {i}" for i in range(5)] + [LONG]
     noise = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
-    jpeg, clip = np.float32([-3] * 6), np.float32([0.5] * 6)
+    jpeg, clip = np.full(6, -3, np.float32), np.full(6, 0.5, np.float32)
     before = ImageSet(prompts, list(range(6)), noise, {"jpeg": jpeg, "clip": clip})
-    after = ImageSet(prompts, list(range(6)), noise // 2, {"jpeg": jpeg + np.float32(gains), "clip": clip - 0.1})
+    after = ImageSet(prompts, list(range(6)), noise // 2, {"jpeg": jpeg + np.array(gains, np.float32), "clip": clip - 0.1})
     before.save(folder / "images" / "before")
     after.save(folder / "images" / "after")
     summary = {
