@@ -49,7 +49,8 @@ def make_run(folder: Path, gains: list[float], *, lr: float = 1e-3, beta: float 
     noise = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
     jpeg, clip = np.full(6, -3, np.float32), np.full(6, 0.5, np.float32)
     before = ImageSet(prompts, list(range(6)), noise, {"jpeg": jpeg, "clip": clip})
-    after = ImageSet(prompts, list(range(6)), noise // 2, {"jpeg": jpeg + np.array(gains, np.float32), "clip": clip - 0.1})
+    gained = {"jpeg": jpeg + np.array(gains, np.float32), "clip": clip - 0.1}
+    after = ImageSet(prompts, list(range(6)), noise // 2, gained)
     before.save(folder / "images" / "before")
     after.save(folder / "images" / "after")
     summary = {
