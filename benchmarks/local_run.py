@@ -24,7 +24,7 @@ from rayalign.records import IterationRecord, Ticket, derive_seed
 from rayalign.rewards.local import LocalScoreFn
 from rayalign.rewards.table import build_scorer
 from rayalign.rewards.tally import ScoreTally
-from rayalign.sampling.images import draw_images
+from rayalign.sampling.images import as_stored, draw_images
 from rayalign.sampling.noise import SampleNoise
 from rayalign.sampling.pair_table import pair_table
 from rayalign.sampling.sources import draw_ticket, num_prompts
@@ -106,13 +106,12 @@ def held_out_images(config: RunConfig, model: TextToImage, weights: str, scorers
     """The run's held-out prompts and seeds, drawn from `weights` ("policy" or "initial") and scored."""
     prompts = load_prompts(config.prompts, "prompts.heldout")[: config.evaluation.num_prompts]
     rows = [(p, FIRST_SEED + s) for p in prompts for s in range(config.evaluation.seeds_per_prompt)]
-    pixels = []
+    drawn = []
     for start in range(0, len(rows), config.evaluation.batch):
         batch = rows[start : start + config.evaluation.batch]
         images = draw_images(model, [p for p, _ in batch], [s for _, s in batch], weights)  # type: ignore[arg-type]
-        pixels.append((images.numpy().transpose(0, 2, 3, 1) * 255).round().astype(np.uint8))
-    whole = np.concatenate(pixels)
-    stored = whole.transpose(0, 3, 1, 2).astype(np.float32) / 255
+        drawn.append(as_stored(images))
+    whole, stored = (np.concatenate(part) for part in zip(*drawn, strict=True))
     names = [p for p, _ in rows]
     scores = {name: build_scorer(_reward(config, name)).score(stored, names) for name in scorers}
     return ImageSet(prompts=names, seeds=[s for _, s in rows], images=whole, scores=scores)

@@ -6,8 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rayalign.config import RunConfig
 from rayalign.data.images import encode
 from rayalign.data.preferences import PreferenceRow
@@ -19,7 +17,7 @@ from rayalign.evaluation.features import build_extractor, extract
 from rayalign.evaluation.image_set import ImageSet
 from rayalign.models.load import load_model
 from rayalign.prompts import load_prompts
-from rayalign.sampling.images import draw_images
+from rayalign.sampling.images import as_stored, draw_images
 
 SEED = 5000  # of the base's pictures for the set; the held-out ones have others
 
@@ -52,7 +50,7 @@ def _rows(config: RunConfig, style: str, num_prompts: int) -> list[PreferenceRow
     for start in range(0, len(prompts), 16):
         batch = prompts[start : start + 16]
         images = draw_images(model, batch, range(SEED + start, SEED + start + len(batch)), "initial")
-        plain = (images.numpy().transpose(0, 2, 3, 1) * 255).round().astype(np.uint8)
+        plain, _ = as_stored(images)
         for prompt, loser, winner in zip(batch, plain, stylise(plain, style), strict=True):
             rows.append(PreferenceRow(prompt, encode(winner), encode(loser)))
     return rows

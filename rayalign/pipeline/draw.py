@@ -13,6 +13,7 @@ from rayalign.config import RunConfig
 from rayalign.evaluation.image_set import ImageSet
 from rayalign.models.load import load_model
 from rayalign.models.weight_sets import WeightArrays
+from rayalign.pipeline.data_pass import in_pool, set_up_data
 from rayalign.pipeline.devices import prepare_actor
 from rayalign.pipeline.reward_service import RewardClient
 from rayalign.prompts import load_prompts
@@ -39,19 +40,9 @@ def draw_image_set(config: RunConfig, policy: WeightArrays | None) -> ImageSet:
         for i, batch in enumerate(batches)
         for prompts, seeds in [tuple(map(list, zip(*batch, strict=True)))]
     ]
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.issue_detectors_config.detectors = []
-    pool = config.placement.rollout
-    drawn = ray.data.from_blocks(blocks).map_batches(
-        ImageActor,
-        fn_constructor_args=(config, ray.put(policy) if policy is not None else None),
-        batch_format="pyarrow",
-        batch_size=None,
-        compute=ray.data.ActorPoolStrategy(min_size=pool.min, max_size=pool.max, max_concurrent_calls_per_actor=2),
-        num_cpus=pool.cpus,
-        num_gpus=pool.gpus,
-    )
+    set_up_data()
+    arguments = config, ray.put(policy) if policy is not None else None
+    drawn = in_pool(ray.data.from_blocks(blocks), ImageActor, arguments, config.placement.rollout, at_once=2)
     found = sorted(drawn.take_all(), key=lambda row: row["row"])
     scorers = config.all_scorers
     return ImageSet(

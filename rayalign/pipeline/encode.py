@@ -17,6 +17,7 @@ from rayalign.data.source import open_pairs
 from rayalign.data.tickets import clean_table, ticket_rows
 from rayalign.models.pixels import encode_pixels
 from rayalign.models.vae import load_vae, model_resolution
+from rayalign.pipeline.data_pass import in_pool
 from rayalign.pipeline.devices import prepare_actor
 from rayalign.records import Ticket
 
@@ -62,18 +63,9 @@ def fill_cache(config: RunConfig) -> dict[str, int]:
     index = open_pairs(_pairs(config).path)
     cache = latent_cache(config, index)
     assert cache is not None
-    missing, pool = cache.missing(len(index.group_rows)), config.placement.rollout
-    if missing:
+    if missing := cache.missing(len(index.group_rows)):
         groups = ray.data.from_blocks([pa.table({"group": [group]}) for group in missing])
-        groups.map_batches(
-            CacheActor,
-            fn_constructor_args=(config, cache),
-            batch_format="pyarrow",
-            batch_size=None,
-            compute=ray.data.ActorPoolStrategy(min_size=pool.min, max_size=pool.max),
-            num_cpus=pool.cpus,
-            num_gpus=pool.gpus,
-        ).take_all()
+        in_pool(groups, CacheActor, (config, cache), config.placement.rollout).take_all()
     return cache.count(len(index.group_rows))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
-import numpy as np
 import pyarrow as pa
 import ray
 
@@ -12,28 +11,18 @@ from rayalign.config.evaluate import BASE, EvaluateConfig
 from rayalign.evaluation.part_files import part_table
 from rayalign.models.load import load_model
 from rayalign.models.tuned import load_tuned
+from rayalign.pipeline.data_pass import in_pool, set_up_data
 from rayalign.pipeline.devices import prepare_device
 from rayalign.pipeline.reward_service import RewardClient
-from rayalign.sampling.images import draw_images
+from rayalign.sampling.images import as_stored, draw_images
 
 
 def drawn(config: EvaluateConfig, label: str, blocks: list[pa.Table]) -> Iterator[pa.Table]:
     """One pass of Ray Data over a model's batches, each as it gets done."""
     if not blocks:
         return
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.issue_detectors_config.detectors = []
-    pool = config.pool
-    tables = ray.data.from_blocks(blocks).map_batches(
-        EvaluationActor,
-        fn_constructor_args=(config, label),
-        batch_format="pyarrow",
-        batch_size=None,
-        compute=ray.data.ActorPoolStrategy(min_size=pool.min, max_size=pool.max, max_concurrent_calls_per_actor=2),
-        num_cpus=pool.cpus,
-        num_gpus=pool.gpus,
-    )
+    set_up_data()
+    tables = in_pool(ray.data.from_blocks(blocks), EvaluationActor, (config, label), config.pool, at_once=2)
     yield from tables.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
@@ -52,10 +41,8 @@ class EvaluationActor:
 
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
         prompts, seeds = batch["prompt"].to_pylist(), batch["seed"].to_pylist()
-        images = draw_images(self._model, prompts, seeds, "initial").cpu().numpy()
-        pixels = (images.transpose(0, 2, 3, 1) * 255).round().astype(np.uint8)
-        # Scored as they will be stored: what a report shows is what was measured.
-        scores = await self._score(pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255, prompts)
+        pixels, stored = as_stored(draw_images(self._model, prompts, seeds, "initial"))
+        scores = await self._score(stored, prompts)
         table = part_table(batch["row"].to_pylist(), prompts, seeds, pixels)
         for name, part in scores.parts.items():
             table = table.append_column(name, pa.array(part, pa.float32(), from_pandas=True))  # NaN: null

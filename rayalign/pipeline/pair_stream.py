@@ -14,9 +14,10 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from rayalign.config import PoolConfig, RunConfig
+from rayalign.config import RunConfig
 from rayalign.pipeline.annotate import AnnotateActor
 from rayalign.pipeline.board import answer
+from rayalign.pipeline.data_pass import in_pool, set_up_data
 from rayalign.pipeline.encode import EncodeActor
 from rayalign.pipeline.gate import Gate
 from rayalign.pipeline.resume import store_of
@@ -39,17 +40,13 @@ def pair_dataset_factory(config: RunConfig, board: Any) -> Callable[[], ray.data
 
 def pair_dataset(config: RunConfig, board: Any, start_iteration: int) -> ray.data.Dataset:
     """The pairs of iterations start_iteration .. config.iterations - 1, one block a ticket, in ticket order."""
-    context = ray.data.DataContext.get_current()
-    context.execution_options.preserve_order = True
-    context.enable_progress_bars = False
-    context.issue_detectors_config.detectors = []  # they advise on memory= of actors that hold megabytes
-    context.execution_no_progress_timeout_s = config.stall_timeout_s  # type: ignore[attr-defined]
+    set_up_data(in_order=True, stall_timeout_s=config.stall_timeout_s)
     rollout = config.rollout
     first, end = (n * rollout.tickets_per_iteration for n in (start_iteration, config.iterations))
     tickets = ray.data.from_blocks([pa.table({"ticket": [number]}) for number in range(first, end)])
     pairs = _read(tickets, config, board) if config.pairs.kind == "dataset" else _draw(tickets, config, board)
     if config.objective.embeds_with is not None:
-        pairs = _in_pool(pairs, AnnotateActor, (config,), config.placement.annotate)
+        pairs = in_pool(pairs, AnnotateActor, (config,), config.placement.annotate)
     return pairs
 
 
@@ -67,30 +64,9 @@ def _draw(tickets: ray.data.Dataset, config: RunConfig, board: Any) -> ray.data.
         ),
         num_cpus=0.01,
     )
-    return _in_pool(passed, RolloutActor, (config, board), config.placement.rollout, rollout.tickets_in_flight)
+    return in_pool(passed, RolloutActor, (config, board), config.placement.rollout, rollout.tickets_in_flight)
 
 
 def _read(tickets: ray.data.Dataset, config: RunConfig, board: Any) -> ray.data.Dataset:
     """Offline: rows wait for no policy, so there is no gate."""
-    return _in_pool(tickets, EncodeActor, (config, board), config.placement.rollout)
-
-
-def _in_pool(
-    data: ray.data.Dataset, actor: type, arguments: tuple[Any, ...], pool: PoolConfig, at_once: int = 1
-) -> ray.data.Dataset:
-    """One block in, one block out, by an autoscaled pool of actors that work on `at_once` blocks each."""
-    return data.map_batches(
-        actor,
-        fn_constructor_args=arguments,
-        batch_format="pyarrow",
-        batch_size=None,
-        compute=ray.data.ActorPoolStrategy(
-            min_size=pool.min,
-            max_size=pool.max,
-            max_concurrent_calls_per_actor=at_once if at_once > 1 else None,
-            # Below 1.75 times the concurrency the pool never grows (measured).
-            max_tasks_in_flight_per_actor=2 * at_once,
-        ),
-        num_cpus=pool.cpus,
-        num_gpus=pool.gpus,
-    )
+    return in_pool(tickets, EncodeActor, (config, board), config.placement.rollout)

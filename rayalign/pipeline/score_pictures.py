@@ -33,6 +33,7 @@ from rayalign.errors import ConfigError, RayalignError, RunStopped
 from rayalign.evaluation.formatting import duration
 from rayalign.evaluation.score_table import score_text, summarise_scores, unscored_text
 from rayalign.pipeline.cluster import connect
+from rayalign.pipeline.data_pass import in_pool, set_up_data
 from rayalign.pipeline.reward_service import runtime_env_for
 from rayalign.pipeline.score_actors import ScoreActor, read_part
 from rayalign.rewards.table import absolute_options, check_scorer, scorer_facts, scorer_stamp
@@ -121,11 +122,7 @@ def _scored(
     config: ScoreConfig, rewards: list[tuple[RewardConfig, dict]], reader: PartReader, parts: list[pa.Table]
 ) -> Iterator[pa.Table]:
     """Tables of scored rows, in the order of the parts."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.issue_detectors_config.detectors = []
-    context.execution_options.preserve_order = True
-    context.execution_no_progress_timeout_s = config.stall_timeout_s
+    set_up_data(in_order=True, stall_timeout_s=config.stall_timeout_s)
     rows = ray.data.from_blocks(parts).map_batches(
         read_part,
         fn_kwargs={"reader": reader, "resolution": config.resolution, "batch": config.batch},
@@ -134,16 +131,8 @@ def _scored(
         num_cpus=READ_CPUS,
     )
     for number, (reward, environment) in enumerate(rewards, 1):
-        rows = rows.map_batches(
-            ScoreActor,
-            fn_constructor_args=(reward, config.batch, config.cpu_threads, number == len(rewards)),
-            batch_format="pyarrow",
-            batch_size=None,
-            compute=ray.data.ActorPoolStrategy(min_size=config.pool.min, max_size=config.pool.max),
-            num_cpus=config.pool.cpus,
-            num_gpus=config.pool.gpus,
-            runtime_env=environment,
-        )
+        arguments = reward, config.batch, config.cpu_threads, number == len(rewards)
+        rows = in_pool(rows, ScoreActor, arguments, config.pool, runtime_env=environment)
     yield from rows.iter_batches(batch_size=None, batch_format="pyarrow")
 
 

@@ -32,10 +32,11 @@ from rayalign.models.load import load_model
 from rayalign.models.merged_lora import load_with_lora
 from rayalign.models.stylise import ImageToImage
 from rayalign.models.text_to_image import TextToImage
+from rayalign.pipeline.data_pass import in_pool, set_up_data
 from rayalign.pipeline.devices import prepare_actor
 from rayalign.pipeline.reward_service import RewardClient
 from rayalign.records import KEPT, TIE
-from rayalign.sampling.images import draw_images
+from rayalign.sampling.images import as_stored, draw_images
 
 Restyle = Callable[[np.ndarray, list[PictureRow]], np.ndarray]  # uint8 (B, H, W, 3) and their rows -> the same
 
@@ -55,25 +56,14 @@ def drawing(config: StyleConfig) -> StyleConfig:
 
 def draw_pictures(config: StyleConfig, rows: list[PictureRow]) -> Iterator[Picture]:
     """In the order of `rows`, by the rollout pool's number of actors."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.issue_detectors_config.detectors = []
-    context.execution_options.preserve_order = True
-    size, pool = config.evaluation.batch, config.placement.rollout
+    set_up_data(in_order=True)
+    size = config.evaluation.batch
     batches = [rows[start : start + size] for start in range(0, len(rows), size)]
     drawn = ray.data.from_blocks([pa.Table.from_pylist([row._asdict() for row in batch]) for batch in batches])
-    tables = drawn.map_batches(
-        StyleActor,
-        fn_constructor_args=(config,),
-        batch_format="pyarrow",
-        batch_size=None,
-        compute=ray.data.ActorPoolStrategy(min_size=pool.min, max_size=pool.max),
-        num_cpus=pool.cpus,
-        num_gpus=pool.gpus,
-    ).iter_batches(batch_size=None, batch_format="pyarrow")
-    for table in tables:
-        base, restyled = (table[name].combine_chunks().to_numpy_ndarray() for name in ("base", "restyled"))
-        for row, *images in zip(table.select(PictureRow._fields).to_pylist(), base, restyled, strict=True):
+    restyled = in_pool(drawn, StyleActor, (config,), config.placement.rollout)
+    for table in restyled.iter_batches(batch_size=None, batch_format="pyarrow"):
+        sides = (table[name].combine_chunks().to_numpy_ndarray() for name in ("base", "restyled"))
+        for row, *images in zip(table.select(PictureRow._fields).to_pylist(), *sides, strict=True):
             yield Picture(PictureRow(**row), *images)
 
 
@@ -112,8 +102,7 @@ def _restyler(config: StyleConfig, model: TextToImage, device: str) -> Restyle:
 
 
 def _draw(model: TextToImage, prompts: list[str], rows: list[PictureRow]) -> np.ndarray:
-    images = draw_images(model, prompts, [row.seed for row in rows], "initial").cpu().numpy()
-    return (images.transpose(0, 2, 3, 1) * 255).round().astype(np.uint8)
+    return as_stored(draw_images(model, prompts, [row.seed for row in rows], "initial"))[0]
 
 
 def make_pictures(
