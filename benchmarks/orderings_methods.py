@@ -6,11 +6,10 @@ Samples are equal in a group: an iteration draws 64 pictures whichever way (pair
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from rayalign.toy.settings import GUIDED
+from rayalign.trees import Tree, merged
 
-Tree = dict[str, Any]
 ITERATIONS = 12
 STEPS = [14, 12, 10, 8, 6]
 UNET = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"]
@@ -104,16 +103,4 @@ PAPERS = {
 
 def settings(method: Method, reward: str, seed: int) -> Tree:
     """The tree of one run."""
-    tree = COMMON
-    for layer in (*method.settings, {"rewards": [{"scorer": reward}], "seed": seed}):
-        tree = merged(tree, layer)
-    return tree
-
-
-def merged(below: Tree, above: Tree) -> Tree:
-    """`above` wins; groups that both have are merged."""
-    joined = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(joined.get(key), dict)
-        joined[key] = merged(joined[key], value) if both else value
-    return joined
+    return merged([COMMON, *method.settings, {"rewards": [{"scorer": reward}], "seed": seed}])

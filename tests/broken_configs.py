@@ -17,9 +17,9 @@ from pydantic.fields import FieldInfo
 
 from rayalign.cli import parse, settings
 from rayalign.config import RunConfig
+from rayalign.trees import Tree, merged, put
 
 ROOT = Path(__file__).parents[1]
-Tree = dict[str, Any]
 
 
 class Job(NamedTuple):
@@ -78,13 +78,6 @@ _VALID: dict[tuple[str, bool], Tree] = {}
 def in_file(job: Job, file: Path, tree: Tree, says: tuple[str, ...], how: str) -> Broken:
     file.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
     return Broken(job, ["--config", str(file)], says, how)
-
-
-def put(tree: Tree, field: str, value: Any) -> None:
-    *path, name = field.split(".")
-    for part in path:
-        tree = tree[part]
-    tree[name] = value
 
 
 def leaves(job: Job, tree: Tree) -> dict[str, FieldInfo]:
@@ -226,16 +219,8 @@ def not_together(job: Job, file: Path, draw: random.Random) -> Broken:
     changes, word = draw.choice(ways)
     for group, values in copy.deepcopy(changes).items():
         merges = isinstance(values, dict) and "kind" not in values
-        tree[group] = _merged(tree[group], values) if merges else values
+        tree[group] = merged([tree[group], values]) if merges else values
     return in_file(job, file, tree, (word,), word)
-
-
-def _merged(below: Tree, above: Tree) -> Tree:
-    merged = dict(below)
-    for name, value in above.items():
-        both = isinstance(value, dict) and isinstance(below.get(name), dict)
-        merged[name] = _merged(below[name], value) if both else value
-    return merged
 
 
 def broken_yaml(job: Job, file: Path, draw: random.Random) -> Broken:

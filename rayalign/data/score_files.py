@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from rayalign.data.picture import Source
 from rayalign.errors import ConfigError
+from rayalign.trees import changes
 from rayalign.whole_files import replacing, write_whole
 
 SCORES, SETTINGS, SOURCES, SUMMARY = "scores", "settings.json", "sources.parquet", "summary.json"
@@ -82,12 +83,7 @@ class ScoreFiles:
         return self.folder / SCORES / f"part-{part:05d}.parquet"
 
     def _check_settings(self, before: dict[str, Any], now: dict[str, Any]) -> None:
-        changed = [
-            f"{name} was {before.get(name)}, is {now.get(name)}"
-            for name in sorted(before | now)
-            if before.get(name) != now.get(name)
-        ]
-        if changed:
+        if changed := changes(before, now):
             fix = f"holds scores of other settings ({'; '.join(changed)}); set another output, or remove it"
             raise ConfigError("output", str(self.folder), fix)
 

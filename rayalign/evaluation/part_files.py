@@ -19,6 +19,7 @@ from PIL import Image
 
 from rayalign.errors import ConfigError
 from rayalign.evaluation.image_set import ImageSet
+from rayalign.trees import changes
 from rayalign.whole_files import replacing, write_whole
 
 SETTINGS, PARTS = "settings.json", "parts"
@@ -44,21 +45,11 @@ class PartFiles:
         file = self.folder / SETTINGS
         if file.exists():
             before = json.loads(file.read_text(encoding="utf-8"))
-            models = before["models"] | settings["models"]
-            changed = [
-                f"{name}: {before.get(name)} -> {value}"
-                for name, value in {**settings, "models": models}.items()
-                if name != "models" and before.get(name) != value
-            ]
-            changed += [
-                f"models.{label}: {before['models'][label]} -> {path}"
-                for label, path in settings["models"].items()
-                if before["models"].get(label, path) != path
-            ]
-            if changed:
+            known = {label: settings["models"].get(label, path) for label, path in before["models"].items()}
+            if changed := changes(before, settings | {"models": known}):
                 fix = f"holds an evaluation of other settings ({'; '.join(changed)}); set another name"
                 raise ConfigError("name", str(self.folder), fix)
-            settings = settings | {"models": models}
+            settings = settings | {"models": before["models"] | settings["models"]}
         self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(file, json.dumps(settings, indent=1, ensure_ascii=False))
 

@@ -12,10 +12,10 @@ from rayalign.config import RunConfig
 from rayalign.config.files import read_settings
 from rayalign.errors import CheckpointError, ConfigError
 from rayalign.evaluation.history import parse_history
-from rayalign.evaluation.trackers.remembered import flat
 from rayalign.learning.checkpoint import HISTORY, STATE
 from rayalign.learning.checkpoint_store import CheckpointStore
 from rayalign.records import IterationRecord
+from rayalign.trees import changes
 
 
 def store_of(config: RunConfig) -> CheckpointStore:
@@ -93,10 +93,10 @@ def known_history(store: CheckpointStore, done: int) -> list[IterationRecord]:
 def changed_settings(before: dict[str, Any], config: RunConfig) -> list[str]:
     """ "seed 0 -> 7" for each setting that decides what is learned; raises CheckpointError if `before` is no config."""
     try:
-        old, new = (flat(one.learned()) for one in (RunConfig.model_validate(before), config))
+        old = RunConfig.model_validate(before)
     except ValidationError as error:
         raise CheckpointError(f"its settings are of another version of rayalign: {error}") from error
-    return [f"{key} {old.get(key)} -> {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)]
+    return changes(old.learned(), config.learned())
 
 
 def _refuse_changes(before: dict[str, Any], config: RunConfig, field: str, value: str, fix: str) -> None:

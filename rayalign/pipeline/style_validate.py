@@ -17,6 +17,7 @@ from rayalign.pipeline.draw import evaluation_rows
 from rayalign.pipeline.output_check import stored_config
 from rayalign.pipeline.resume import check_resume
 from rayalign.pipeline.validate import check_inputs, with_absolute_paths
+from rayalign.trees import changes
 
 
 def absolute_style(config: StyleConfig) -> StyleConfig:
@@ -52,10 +53,7 @@ def _check_unchanged(config: StyleConfig) -> None:
     stored = stored_config(config.folder, StyleConfig)
     if stored is None or not (Path(config.pairs.path).exists() or (config.folder / "images").exists()):
         return
-    before = stored.decides_pictures()
-    now = config.decides_pictures()
-    changed = [f"{name} was {before[name]}, is {now[name]}" for name in now if before[name] != now[name]]
-    if changed:
+    if changed := changes(stored.decides_pictures(), config.decides_pictures()):
         fix = f"{config.folder} holds the pictures of other settings ({'; '.join(changed)}); set another --name"
         raise ConfigError("name", config.name, fix)
 

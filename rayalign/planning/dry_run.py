@@ -9,6 +9,7 @@ from rayalign.planning.costs import measure_costs
 from rayalign.planning.hardware import Hardware, local_hardware, parse_hardware
 from rayalign.planning.plan import Plan, make_plan
 from rayalign.planning.text import advice_text, plan_text
+from rayalign.trees import merged
 
 
 def dry_run(config: RunConfig, hardware: str) -> str:
@@ -27,7 +28,7 @@ def mend(plan: Plan, hardware: Hardware) -> list[tuple[str, Plan]]:
     steps: list[tuple[str, Plan]] = []
     while plan.problems and plan.advice and plan.advice[0].settings:
         change = plan.advice[0]
-        config = RunConfig.model_validate(_merged(plan.config.model_dump(), change.settings))
+        config = RunConfig.model_validate(merged([plan.config.model_dump(), change.settings]))
         costs = measure_costs(config, plan.costs if _draws_alike(change.settings) else None)
         plan = make_plan(config, hardware, costs)
         steps.append((change.text, plan))
@@ -39,10 +40,3 @@ def mend(plan: Plan, hardware: Hardware) -> list[tuple[str, Plan]]:
 def _draws_alike(changes: dict[str, Any]) -> bool:
     """Whether sampling takes what it took before."""
     return not changes.keys() & {"rollout", "model", "sampler"}
-
-
-def _merged(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    if "kind" in changes and changes["kind"] != tree.get("kind"):
-        return changes
-    both = {name: _merged(tree[name], value) if isinstance(value, dict) else value for name, value in changes.items()}
-    return tree | both

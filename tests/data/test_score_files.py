@@ -49,7 +49,7 @@ def test_a_part_of_another_length_is_not_written(tmp_path: Path) -> None:
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:
     files(tmp_path).begin(SETTINGS, SOURCES)
-    with pytest.raises(ConfigError, match=r"other settings \(batch was 4, is 5\); set another output"):
+    with pytest.raises(ConfigError, match=r"other settings \(batch 4 -> 5\); set another output"):
         files(tmp_path).begin(SETTINGS | {"batch": 5}, SOURCES)
 
 

@@ -42,7 +42,7 @@ def test_half_a_file_is_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_other_settings_are_refused_and_more_models_are_not(tmp_path: Path) -> None:
     PartFiles(tmp_path, ["base", "first"], 1).begin(SETTINGS)
     PartFiles(tmp_path, ["base", "second"], 1).begin(SETTINGS | {"models": {"second": "runs/second"}})
-    with pytest.raises(ConfigError, match=r"batch: 2 -> 4"):
+    with pytest.raises(ConfigError, match=r"batch 2 -> 4"):
         PartFiles(tmp_path, ["base"], 1).begin(SETTINGS | {"batch": 4})
-    with pytest.raises(ConfigError, match=r"models.first: runs/first -> runs/other"):
+    with pytest.raises(ConfigError, match=r"models.first runs/first -> runs/other"):
         PartFiles(tmp_path, ["base"], 1).begin(SETTINGS | {"models": {"first": "runs/other"}})

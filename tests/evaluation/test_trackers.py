@@ -14,7 +14,6 @@ from rayalign.errors import ConfigError
 from rayalign.evaluation import trackers
 from rayalign.evaluation.history import read_history
 from rayalign.evaluation.trackers import Trackers, check_trackers
-from rayalign.evaluation.trackers.remembered import flat
 from rayalign.records import IterationRecord
 
 CONFIG = {"name": "first", "model": {"path": "toy-sdxl"}, "train": {"lr": 3e-2}}
@@ -99,8 +98,3 @@ def test_a_tracker_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(trackers.TRACKERS, "wandb", ("x:Y", "no_such_package", "'rayalign[wandb]'"))
     with pytest.raises(ConfigError, match=r"trackers.*wandb.*pip install 'rayalign\[wandb\]'"):
         check_trackers(["wandb"])
-
-
-def test_settings_by_dotted_name() -> None:
-    found: dict[str, Any] = flat(CONFIG)
-    assert found == {"name": "first", "model.path": "toy-sdxl", "train.lr": 3e-2}

@@ -139,7 +139,7 @@ def test_parquet_of_several_row_groups(pictures: Path, undisturbed: Path, tmp_pa
 
 def test_a_changed_picture_or_scorer_is_refused(pictures: Path, undisturbed: Path, tmp_path: Path) -> None:
     changed = [{"scorer": "jpeg", "options": {"quality": 50}}, {"scorer": "toy-clip"}]
-    with pytest.raises(ConfigError, match=r"other settings \(scorers was .*quality.* 50"):
+    with pytest.raises(ConfigError, match=r"other settings \(scorers .*quality.* 50"):
         score_images(settings(pictures, undisturbed, scorers=changed))
     touched = pictures / "03.png"
     stat = touched.stat()

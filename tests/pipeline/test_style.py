@@ -91,7 +91,7 @@ def test_a_job_from_pictures_to_table(ray_cluster: None, tmp_path: Path, capfd: 
     # Its own settings repeat it under another name; another style under its name does not.
     stored = yaml.safe_load((config.folder / "config.yaml").read_text())
     assert StyleConfig.model_validate(stored | {"name": "other"}).num_pairs == 6
-    with pytest.raises(ConfigError, match=r"holds the pictures of other settings \(style was .*hatching.*outlines"):
+    with pytest.raises(ConfigError, match=r"holds the pictures of other settings \(style\..*hatching.*outlines"):
         run_style(job(tmp_path, style={"kind": "drawn", "name": "outlines"}))
 
 

@@ -68,7 +68,7 @@ def test_pictures_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
     check_style(job(tmp_path, num_pairs=3))  # nothing was drawn yet
     Path(config.pairs.path).touch()
     check_style(job(tmp_path, methods=["dpo"], iterations=99))
-    with pytest.raises(ConfigError, match=r"the pictures of other settings \(num_pairs was 2, is 3\); set another"):
+    with pytest.raises(ConfigError, match=r"the pictures of other settings \(num_pairs 2 -> 3\); set another"):
         check_style(job(tmp_path, num_pairs=3))
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from rayalign.evaluation.trackers.remembered import flat, remember, remembered
+from rayalign.evaluation.trackers.remembered import remember, remembered
+from rayalign.trees import flat
 
 EXPERIMENT = "rayalign"  # unless MLFLOW_EXPERIMENT_NAME says another
 PARAM_CHARS = 500  # of a value; servers refuse longer ones
