@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
 import sys
 from collections.abc import Callable
 from types import UnionType
@@ -21,7 +20,8 @@ from pydantic_core import PydanticUndefined
 from rayalign.config import RewardConfig, RunConfig
 from rayalign.config.files import read_settings
 from rayalign.config.leaves import settings
-from rayalign.errors import ConfigError, Interrupted, RayalignError
+from rayalign.entry import exit_code, settle_ray
+from rayalign.errors import ConfigError
 from rayalign.toy.settings import toy_settings
 from rayalign.trees import Tree, merged, put
 
@@ -44,20 +44,12 @@ def main(
 
     A job of several runs has settings of its own, `group`, which `start` takes, and `toy`, over those of any toy run.
     """
-    try:
+
+    def job() -> None:
         run_job(description, defaults, sys.argv[1:], group, start, toy)
-    except ConfigError as error:
-        sys.exit(_complain(error, 2))
-    except RayalignError as error:
-        sys.exit(_complain(error, 1))
-    except OSError as error:  # a disk that is full or gone, a name that no file can have
-        if os.environ.get("RAYALIGN_VERBOSE"):
-            raise
-        sys.exit(_complain(f"{error}; RAYALIGN_VERBOSE=1 shows where", 1))
-    except Interrupted as stop:
-        sys.exit(stop.exit_code)  # the run has said where it stopped
-    except KeyboardInterrupt:
-        sys.exit(_complain("stopped; the same command again goes on from the last checkpoint", 130))
+
+    if code := exit_code(job, "stopped; the same command again goes on from the last checkpoint"):
+        sys.exit(code)
 
 
 def run_job(
@@ -76,9 +68,7 @@ def run_job(
 
         print(dry_run(config, planned_for))
         return
-    if not os.environ.get("RAY_ADDRESS"):
-        # An embedded Ray warns at every start unless this is explicit; read when Ray is imported.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    settle_ray()
     (start or _run)(config)
 
 
@@ -101,11 +91,6 @@ def _run(config: RunConfig) -> None:
     from rayalign.pipeline.run import run
 
     run(config)
-
-
-def _complain(error: object, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr, flush=True)
-    return code
 
 
 def parse(

@@ -16,7 +16,7 @@ LEVELS = (
     ("redaction",),
     ("errors",),
     ("toy",),
-    ("settings", "records", "trees", "whole_files"),
+    ("settings", "records", "trees", "whole_files", "entry"),
     ("algorithms",),
     ("objectives",),
     ("config",),

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from rayalign.commands.options import Plain, read_plain, settings_parser
+
 DESCRIPTION = """Draws the same prompts and seeds with a base model and with one or more tuned ones, scores them, and
 compares: mean, median, win rate, ties, 95% intervals, paired tests, by category, drift, distances.
 A run's folder brings its base, sampler and scorers along. Killed and started again, it goes on.
@@ -15,8 +17,7 @@ EPILOG = """examples:
   rayalign evaluate first=runs/first second=runs/second --name both
   rayalign evaluate lora=my_lora.safetensors --base stabilityai/stable-diffusion-xl-base-1.0 --reward pickscore
 """
-# Option -> (setting, type, what --help says).
-PLAIN: dict[str, tuple[str, type, str]] = {
+PLAIN: Plain = {
     "--base": ("base.path", str, "the untuned model [the first run's]"),
     "--prompts": (
         "prompts.source",
@@ -42,6 +43,7 @@ PLAIN: dict[str, tuple[str, type, str]] = {
     "--name": ("name", str, "folder of the result in output [evaluation]"),
     "--output": ("output", str, "folder of all evaluations [evaluations]"),
 }
+# Option -> (setting, what --help says).
 LISTS = {
     "--reward": ("rewards", "scorers that a model was tuned on, with commas [the runs' own]"),
     "--heldout": ("heldout", "scorers that none was tuned on, with commas [the first run's]"),
@@ -53,19 +55,16 @@ def main(arguments: list[str]) -> int:
     # Now, not above: pydantic, Ray and torch take seconds to import, and --help must not.
     from rayalign.cli import validate
     from rayalign.config.evaluate import EvaluateConfig
-    from rayalign.config.files import read_settings
-    from rayalign.trees import merged, put
+    from rayalign.trees import merged
 
     models = dict(_labelled(text) for text in given["models"])
-    asked: dict[str, Any] = {}
-    for option, (setting, _, _) in PLAIN.items():
-        if given[option] is not None:
-            put(asked, setting, given[option])
-    for option, (setting, _) in LISTS.items():
-        if given[option] is not None:
-            put(asked, setting, [{"scorer": name} for name in given[option].split(",") if name])
-    from_file = read_settings(given["config"]) if given["config"] else {}
-    tree = merged([_of_runs(list(models.values())), from_file, asked, {"models": models} if models else {}])
+    lists = {
+        setting: [{"scorer": name} for name in given[option].split(",") if name]
+        for option, (setting, _) in LISTS.items()
+        if given[option] is not None
+    }
+    asked = [*read_plain(given, PLAIN), lists, {"models": models} if models else {}]
+    tree = merged([_of_runs(list(models.values())), *asked])
     config = validate(tree, EvaluateConfig)
 
     from rayalign.pipeline.evaluate import evaluate
@@ -101,17 +100,8 @@ def _of_runs(paths: list[str]) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="rayalign evaluate",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = settings_parser("evaluate", DESCRIPTION, EPILOG, PLAIN)
     parser.add_argument("models", nargs="*", metavar="[LABEL=]PATH", help="a run's folder, a LoRA, or a whole model")
-    parser.add_argument("--config", metavar="FILE", help="YAML of settings, below those given here")
-    for option, (_, kind, text) in PLAIN.items():
-        parser.add_argument(option, dest=option, type=kind, metavar="", help=text)
     for option, (_, text) in LISTS.items():
         parser.add_argument(option, dest=option, metavar="", help=text)
     return parser

@@ -65,15 +65,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _config(run: Path) -> RunConfig:
-    import yaml
-
     from rayalign.cli import validate
+    from rayalign.config.files import read_settings
     from rayalign.errors import ConfigError
 
     file = run / "config.yaml"
     if not file.is_file():
         raise ConfigError("RUN", str(run), "holds no config.yaml; give the folder of a run, such as runs/first")
-    return validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+    return validate(read_settings(file, "RUN"))
 
 
 def _write(options: argparse.Namespace, config: RunConfig, folder: Path) -> Path:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 
-from rayalign.errors import ConfigError, RayalignError
+from rayalign.entry import exit_code, settle_ray
 
 COMMANDS = {
     "train": ("rayalign.commands.train", "tune a model; jobs/ has a paper's settings each"),
@@ -32,17 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     name = _parser().parse_args(given[:1]).command
     module, _ = COMMANDS[name]
-    if not os.environ.get("RAY_ADDRESS"):
-        # An embedded Ray warns at every start unless this is explicit; read when Ray is imported.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    try:
-        return importlib.import_module(module).main(given[1:])
-    except ConfigError as error:
-        return _complain(error, 2)
-    except RayalignError as error:
-        return _complain(error, 1)
-    except KeyboardInterrupt:
-        return _complain("stopped", 130)
+    settle_ray()
+    return exit_code(lambda: importlib.import_module(module).main(given[1:]), "stopped")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,11 +45,6 @@ def _parser() -> argparse.ArgumentParser:
     for name, (_, summary) in COMMANDS.items():
         commands.add_parser(name, help=summary, add_help=False)
     return parser
-
-
-def _complain(error: object, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr, flush=True)
-    return code
 
 
 if __name__ == "__main__":

@@ -1,8 +1,42 @@
-"""What commands that build scorers read alike."""
+"""What several commands read alike."""
 
 from __future__ import annotations
 
-from typing import Any
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rayalign.trees import Tree
+
+Plain = dict[str, tuple[str, type, str]]  # option -> (setting, type, what --help says)
+
+
+def settings_parser(command: str, description: str, epilog: str, plain: Plain) -> argparse.ArgumentParser:
+    """Of a command that takes settings: `--config` and the options of `plain`, each under its own name."""
+    parser = argparse.ArgumentParser(
+        prog=f"rayalign {command}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML of settings, below those given here")
+    for option, (_, kind, text) in plain.items():
+        parser.add_argument(option, dest=option, type=kind, metavar="", help=text)
+    return parser
+
+
+def read_plain(given: Mapping[str, Any], plain: Plain) -> list[Tree]:
+    """The settings of `--config`'s file, and those of the options that were given, which go above."""
+    from rayalign.config.files import read_settings
+    from rayalign.trees import put
+
+    asked: Tree = {}
+    for option, (setting, _, _) in plain.items():
+        if given[option] is not None:
+            put(asked, setting, given[option])
+    return [read_settings(given["config"]) if given["config"] else {}, asked]
 
 
 def named_option(text: str, form: str = "NAME=VALUE") -> tuple[str, Any]:

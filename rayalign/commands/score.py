@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from rayalign.commands.options import named_option
+from rayalign.commands.options import Plain, named_option, read_plain, settings_parser
 
 DESCRIPTION = """Scores the images of a folder, or of parquet, through Ray: here, or on the cluster of RAY_ADDRESS.
 Prompts are in a metadata.jsonl, in cat.txt (or cat.caption) beside cat.png, or in a column of the parquet.
@@ -17,8 +17,7 @@ EPILOG = """examples:
   rayalign score 'data/train-*.parquet' --prompt-column caption --scorer hpsv2.1 --pool.gpus 1 --output scores
   rayalign score pictures/ --prompt "a cat" --scorer aesthetic --option aesthetic.head=head.pth
 """
-# Option -> (setting, type, what --help says).
-PLAIN: dict[str, tuple[str, type, str]] = {
+PLAIN: Plain = {
     "--output": ("output", str, "folder of the result [scores]"),
     "--prompt": ("prompt", str, "one prompt for all images, in place of their own"),
     "--prompt-column": ("prompt_column", str, "of parquet or metadata.jsonl [the first of prompt, text, caption]"),
@@ -44,17 +43,10 @@ def main(arguments: list[str]) -> int:
     given = vars(_parser().parse_args(arguments))
     # Now, not above: pydantic, Ray and torch take seconds to import, and --help must not.
     from rayalign.cli import validate
-    from rayalign.config.files import read_settings
     from rayalign.config.score import ScoreConfig
+    from rayalign.trees import merged
 
-    tree = read_settings(given["config"]) if given["config"] else {}
-    for option, (setting, _, _) in PLAIN.items():
-        if given[option] is not None:
-            *path, name = setting.split(".")
-            group = tree
-            for part in path:
-                group = group.setdefault(part, {})
-            group[name] = given[option]
+    tree = merged(read_plain(given, PLAIN))
     if given["images"] is not None:
         tree["images"] = given["images"]
     if given["scorer"]:
@@ -82,13 +74,7 @@ def _add_options(tree: dict[str, Any], given: list[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="rayalign score",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = settings_parser("score", DESCRIPTION, EPILOG, PLAIN)
     parser.add_argument("images", nargs="?", help="folder of images; .parquet file, folder or pattern of such")
     parser.add_argument(
         "--scorer",
@@ -99,7 +85,4 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--option", action="append", default=[], metavar="SCORER.NAME=VALUE", help="of a scorer: jpeg.quality=50"
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML of settings, below those given here")
-    for option, (_, kind, text) in PLAIN.items():
-        parser.add_argument(option, dest=option, type=kind, metavar="", help=text)
     return parser

@@ -123,5 +123,3 @@ def _same(folder: Path, giver: str, given: Any, taker: str, taken: Any, what: st
     if given != taken:
         fix = f"{giver}/ gives {given} {what} and {taker}/ takes {taken}; they are of different models, {AGAIN}"
         raise ConfigError(FIELD, str(folder), fix)
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow as pa
 import ray
 
 from rayalign.config import RunConfig
-from rayalign.evaluation.image_set import ImageSet
+from rayalign.evaluation.image_set import INDEX, ImageSet
 from rayalign.models.load import load_model
 from rayalign.models.weight_sets import WeightArrays
 from rayalign.pipeline.data_pass import in_pool, set_up_data
@@ -28,6 +29,15 @@ def evaluation_rows(config: RunConfig) -> list[tuple[str, int]]:
     prompts = load_prompts(config.prompts, "prompts.heldout")[: config.evaluation.num_prompts]
     seeds = range(FIRST_SEED, FIRST_SEED + config.evaluation.seeds_per_prompt)
     return [(prompt, seed) for prompt in prompts for seed in seeds]
+
+
+def stored_image_set(folder: Path, config: RunConfig) -> ImageSet | None:
+    """The set in `folder`, if it is whole and of this run's rows and scorers."""
+    if not (folder / INDEX).exists():
+        return None
+    found = ImageSet.load(folder)
+    same = list(zip(found.prompts, found.seeds, strict=True)) == evaluation_rows(config)
+    return found if same and set(found.scores) == set(config.all_scorers) else None
 
 
 def draw_image_set(config: RunConfig, policy: WeightArrays | None) -> ImageSet:

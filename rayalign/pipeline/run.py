@@ -41,7 +41,7 @@ from rayalign.models.load import find_family
 from rayalign.models.weight_sets import WeightArrays
 from rayalign.pipeline.board import answer, start_board
 from rayalign.pipeline.cluster import check_placement, connect
-from rayalign.pipeline.draw import draw_image_set, evaluation_rows
+from rayalign.pipeline.draw import draw_image_set, evaluation_rows, stored_image_set
 from rayalign.pipeline.encode import fill_cache
 from rayalign.pipeline.failures import Failures, abandon
 from rayalign.pipeline.output_check import check_output, claim
@@ -148,13 +148,8 @@ class _Run:
     def _before_images(self) -> ImageSet:
         """Drawn once; a resumed run reads them back."""
         folder = self.config.folder / "images" / "before"
-        if (folder / "scores.json").exists():
-            found = ImageSet.load(folder)
-            scorers = {*self.config.scorer_names, *self.config.evaluation.scorers}
-            if list(zip(found.prompts, found.seeds, strict=True)) == evaluation_rows(self.config) and scorers == set(
-                found.scores
-            ):
-                return found
+        if (found := stored_image_set(folder, self.config)) is not None:
+            return found
         self.progress.stage(f"drawing {len(evaluation_rows(self.config))} images before tuning")
         before = self._draw(None)
         before.save(folder)

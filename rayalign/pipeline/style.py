@@ -26,7 +26,7 @@ from rayalign.evaluation.features import build_extractor
 from rayalign.evaluation.image_set import ImageSet
 from rayalign.evaluation.style_table import BASE, TARGET, measure_style, style_grid, style_table
 from rayalign.pipeline.cluster import check_placement, connect
-from rayalign.pipeline.draw import evaluation_rows
+from rayalign.pipeline.draw import stored_image_set
 from rayalign.pipeline.output_check import check_writable
 from rayalign.pipeline.reward_service import start_reward_services, stop_reward_services
 from rayalign.pipeline.run import run
@@ -90,7 +90,7 @@ class _StyleRun:
         config = self.config
         sets: dict[str, ImageSet] = {}
         for name in (BASE, TARGET):
-            found = _load(config.folder / "images" / name, config)
+            found = stored_image_set(config.folder / "images" / name, config)
             sets |= {name: found} if found else {}
         training = [] if Path(config.pairs.path).exists() else self.training
         heldout = [] if len(sets) == 2 else self.heldout
@@ -126,16 +126,16 @@ class _StyleRun:
         """The held-out pictures after the method's run, which is not begun again where it is whole."""
         after = method.folder / "images" / "after"
         summary = read_summary(method.folder)
-        whole = summary.get("num_iterations", 0) >= method.iterations and _load(after, self.config) is not None
+        whole = summary.get("num_iterations", 0) >= method.iterations and stored_image_set(after, self.config) is not None
         if whole and summary.get("config_hash") == with_absolute_paths(method).hash():
             self.progress.stage(f"{method.name.upper()} is done: {method.folder}")
         else:
             before = method.folder / "images" / "before"
-            if _load(before, self.config) is None:
+            if stored_image_set(before, self.config) is None:
                 base.save(before)  # every method has the same base: no need to draw it again
             self.progress.stage(f"\n{method.name.upper()}")
             run(method)
-        found = _load(after, self.config)
+        found = stored_image_set(after, self.config)
         assert found is not None
         return found
 
@@ -164,12 +164,3 @@ class _StyleRun:
 def _measure(config: StyleConfig, sets: dict[str, ImageSet]) -> dict[str, Any]:
     """In a task of its own, placed like a scorer."""
     return measure_style(sets, build_extractor(config.features.extractor, config.features.options, "features"))
-
-
-def _load(folder: Path, config: RunConfig) -> ImageSet | None:
-    """The set in `folder` if it is whole and of this run's rows and scorers."""
-    if not (folder / "scores.json").exists():
-        return None
-    found = ImageSet.load(folder)
-    same = list(zip(found.prompts, found.seeds, strict=True)) == evaluation_rows(config)
-    return found if same and set(found.scores) == set(config.all_scorers) else None

@@ -97,5 +97,3 @@ def kill_actor(title: str, wait_s: float = 30.0) -> int:
             return max(found)
         time.sleep(0.05)
     raise AssertionError(f"no worker called {title!r} among:\n{listing.stdout}")
-
-

@@ -73,4 +73,3 @@ def test_the_pair_is_dropped_by_its_reason_and_its_neighbours_stay(kind: str, mo
     for name in ("winner", "x_t"):
         if name in others:
             assert all(map(np.array_equal, others[name], whole.loc[others.index, name]))
-
