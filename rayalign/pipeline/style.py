@@ -126,7 +126,8 @@ class _StyleRun:
         """The held-out pictures after the method's run, which is not begun again where it is whole."""
         after = method.folder / "images" / "after"
         summary = read_summary(method.folder)
-        whole = summary.get("num_iterations", 0) >= method.iterations and stored_image_set(after, self.config) is not None
+        trained = summary.get("num_iterations", 0) >= method.iterations
+        whole = trained and stored_image_set(after, self.config) is not None
         if whole and summary.get("config_hash") == with_absolute_paths(method).hash():
             self.progress.stage(f"{method.name.upper()} is done: {method.folder}")
         else:
