@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
     from rayalign.trees import merged
 
     models = dict(_labelled(text) for text in given["models"])
-    lists = {
+    lists: dict[str, Any] = {
         setting: [{"scorer": name} for name in given[option].split(",") if name]
         for option, (setting, _) in LISTS.items()
         if given[option] is not None
