@@ -18,6 +18,8 @@ from rayalign.config import (
     StepwisePairs,
     TrajectoryPairs,
 )
+from rayalign.config.evaluate import EvaluateConfig
+from rayalign.config.score import ScoreConfig
 from rayalign.objectives.table import OBJECTIVES
 
 
@@ -253,3 +255,24 @@ def test_acting_on_a_collapse_needs_measurements_and_guards_change_nothing_learn
     guarded = {"guard": {"on_collapse": "stop", "on_limit": "stop"}, "evaluation": {"every": 2}}
     lenient = {"train": {"max_skipped_steps": 50}}
     assert RunConfig.model_validate(guarded | lenient).hash() == RunConfig().hash()
+
+
+def test_the_number_of_workers_is_learned_from_where_they_contrast_their_pairs() -> None:
+    rpo = changed(RunConfig(), "objective", {"kind": "rpo", "gather": True}, pairs=FINAL)
+    assert changed(rpo, "placement.train.num", 2).hash() != rpo.hash()
+    assert changed(rpo, "placement.rollout.max", 4).hash() == rpo.hash()
+
+
+def test_what_is_said_to_divide_divides_by_every_number_of_workers() -> None:
+    elastic = {"placement": {"train": {"num": 4, "min": 2}}}
+    with pytest.raises(ValidationError, match=r"3 workers \(placement.train.min .* a multiple, 24 for instance"):
+        RunConfig.model_validate(elastic | {"rollout": {"tickets_per_iteration": 16}})
+    RunConfig.model_validate(elastic | {"rollout": {"tickets_per_iteration": 24}})
+
+
+def test_evaluations_and_scorings_carry_no_secrets_either() -> None:
+    scorer = {"scorer": "jpeg", "options": {"api_key": "abc"}}
+    with pytest.raises(ValidationError, match=r"rewards.0.options.api_key carries a password or token"):
+        EvaluateConfig.model_validate({"rewards": [scorer]})
+    with pytest.raises(ValidationError, match=r"scorers.0.options.api_key carries a password or token"):
+        ScoreConfig.model_validate({"images": "pictures", "scorers": [scorer]})

@@ -45,7 +45,7 @@ PLAIN: Plain = {
 }
 # Option -> (setting, what --help says).
 LISTS = {
-    "--reward": ("rewards", "scorers that a model was tuned on, with commas [the runs' own]"),
+    "--reward": ("rewards", "scorers that a model was tuned on, with commas [the first run's]"),
     "--heldout": ("heldout", "scorers that none was tuned on, with commas [the first run's]"),
 }
 
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
     from rayalign.config.evaluate import EvaluateConfig
     from rayalign.trees import merged
 
-    models = dict(_labelled(text) for text in given["models"])
+    models = _models(given["models"])
     lists: dict[str, Any] = {
         setting: [{"scorer": name} for name in given[option].split(",") if name]
         for option, (setting, _) in LISTS.items()
@@ -73,9 +73,18 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _labelled(text: str) -> tuple[str, str]:
-    label, equals, path = text.partition("=")
-    return (label, path) if equals else (Path(text).stem or "tuned", text)
+def _models(given: list[str]) -> dict[str, str]:
+    """Label -> path. Raises ConfigError where two have one label: one of them would be left out without a word."""
+    from rayalign.errors import ConfigError
+
+    models: dict[str, str] = {}
+    for text in given:
+        label, equals, path = text.partition("=")
+        label, path = (label, path) if equals else (Path(text).stem or "tuned", text)
+        if label in models:
+            raise ConfigError("models", text, f"is labelled {label} as {models[label]} is; set another: LABEL=PATH")
+        models[label] = path
+    return models
 
 
 def _of_runs(paths: list[str]) -> dict[str, Any]:
@@ -90,10 +99,10 @@ def _of_runs(paths: list[str]) -> dict[str, Any]:
         prompts = run.get("prompts", {})
         heldout = [{"scorer": name} for name in run.get("evaluation", {}).get("scorers", [])]
         return {
-            "base": {name: value for name, value in run["model"].items() if name != "tuning"},
-            "sampler": run["sampler"],
+            "base": {name: value for name, value in run.get("model", {}).items() if name != "tuning"},
+            "sampler": run.get("sampler", {}),
             "prompts": {"source": prompts.get("heldout") or prompts.get("source"), "column": prompts.get("column")},
-            "rewards": run["rewards"],
+            "rewards": run.get("rewards", []),
             "heldout": heldout,
         }
     return {}

@@ -87,7 +87,7 @@ def _write(options: argparse.Namespace, config: RunConfig, folder: Path) -> Path
         raise ConfigError("RUN", str(options.run), "tuned a stub, which is no model that anything loads")
     if config.model.tuning.kind == "full" and options.to != "diffusers":
         raise ConfigError("--to", options.to, "the run tuned all weights: there is no LoRA; set --to diffusers")
-    arrays = _newest(options, config)
+    arrays = _chosen(options, config)
     if config.model.tuning.kind == "full":
         return save_model(folder, config.model.path, family, arrays)
     if options.to == "kohya":
@@ -97,13 +97,24 @@ def _write(options: argparse.Namespace, config: RunConfig, folder: Path) -> Path
     return save_lora(folder, family, arrays)
 
 
-def _newest(options: argparse.Namespace, config: RunConfig) -> WeightArrays:
+def _chosen(options: argparse.Namespace, config: RunConfig) -> WeightArrays:
+    """The newest checkpoint's policy or average; of a run that went back, the good policy that it ended with."""
     from rayalign.errors import CheckpointError, ConfigError
+    from rayalign.evaluation.history import read_history
+    from rayalign.evaluation.wrong import rolled_back_to
     from rayalign.learning.checkpoint_store import CheckpointStore
+    from rayalign.learning.good_policy import load_good
+    from rayalign.pipeline.resume import store_of
 
+    back = rolled_back_to(read_history(options.run))
+    if back is not None:
+        if options.weights == "ema":
+            fix = f"the run went back to policy version {back}, and its average has what came after; set policy"
+            raise ConfigError("--weights", "ema", fix)
+        return load_good(options.run, back)
     # The folder may have moved since its config.yaml was written.
     own = str(options.run / "checkpoints")
-    store = CheckpointStore.at(config.checkpoint_root if config.checkpoints else own)
+    store = store_of(config) if config.checkpoints else CheckpointStore.at(own)
     newest = store.newest()
     if not newest.done:
         raise CheckpointError("; ".join([f"no whole checkpoint in {store.place.name}", *newest.problems]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from rayalign.config.learning import ListedTimesteps
@@ -9,6 +10,8 @@ from rayalign.config.pairs import DatasetPairs, SamplePairs
 from rayalign.redaction import holds_secret, names_secret
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from rayalign.config.run import RunConfig
 
 
@@ -16,13 +19,14 @@ def check_divisible(config: RunConfig) -> None:
     """Raises ValueError unless tickets divide into optimiser steps, workers and groups, and scorers stand once."""
     tickets = config.rollout.tickets_per_iteration
     workers = config.placement.train
+    fitting = config.train.optimizer_steps * math.lcm(*range(workers.fewest, workers.num + 1))
     for num in range(workers.num, workers.fewest - 1, -1):
         share = config.train.optimizer_steps * num
         if tickets % share:
             field = "placement.train.num" if num == workers.num else f"{num} workers (placement.train.min allows them)"
             raise ValueError(
                 f"rollout.tickets_per_iteration = {tickets} does not divide into train.optimizer_steps x "
-                f"{field} = {share}; set it to a multiple, {-(-tickets // share) * share} for instance"
+                f"{field} = {share}; set it to a multiple, {-(-tickets // fitting) * fitting} for instance"
             )
     names = config.all_scorers
     if len(set(names)) != len(names):
@@ -84,7 +88,7 @@ def check_choices(config: RunConfig) -> None:
         )
 
 
-def check_no_secrets(config: RunConfig) -> None:
+def check_no_secrets(config: BaseModel) -> None:
     """Raises ValueError, naming the setting but not its value, if one carries a password or token.
 
     Settings are written to config.yaml, to Ray's logs and into the report, all of which are passed on.

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
+from rayalign.config.checks import check_no_secrets
 from rayalign.config.model import ModelConfig
 from rayalign.config.placement import PoolConfig, ServiceConfig, cluster_key
 from rayalign.config.run import RewardConfig, RunConfig, SamplerConfig
@@ -61,6 +62,7 @@ class EvaluateConfig(Settings):
 
     @model_validator(mode="after")
     def _something_to_say(self) -> EvaluateConfig:
+        check_no_secrets(self)
         names = self.scorer_names
         if not names:
             raise ValueError("no scorer; set --reward or --heldout to at least one")

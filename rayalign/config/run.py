@@ -118,7 +118,9 @@ class RunConfig(Settings):
         ("tensorboard",), description="where curves and pictures go beside the run's folder: tensorboard, wandb, mlflow"
     )
     keep_checkpoints: Positive = Field(3, description="newest checkpoints kept, beside the best held-out one")
-    max_failures: Annotated[int, Field(ge=0)] = Field(3, description="times the train workers may be restarted")
+    max_failures: Annotated[int, Field(ge=0)] = Field(
+        3, description="restarts of training in a row without an iteration done in between"
+    )
     stall_timeout_s: Annotated[float, Field(gt=0)] = Field(
         1800.0, description="stop with an error if no iteration, ticket or image gets done for this long"
     )
@@ -186,6 +188,10 @@ class RunConfig(Settings):
             measured = self.evaluation.model_dump(mode="json", include={"num_prompts", "seeds_per_prompt", "batch"})
             learned["before"] = measured | {"prompts": self.prompts.heldout}
         learned["train"].pop("max_skipped_steps")
+        for name in ("cache", "max_broken_share"):
+            learned["pairs"].pop(name, None)
+        if self.objective.gathers:  # each pair is set against those of all workers
+            learned["placement"] = {"train": {"num": self.placement.train.num}}
         return learned
 
     def hash(self) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from rayalign.config.checks import check_no_secrets
 from rayalign.config.placement import PoolConfig
 from rayalign.config.run import RewardConfig
 from rayalign.settings import Pixels, Positive, Settings
@@ -44,6 +45,11 @@ class ScoreConfig(Settings):
         if len(set(names)) != len(names):
             raise ValueError(f"a scorer stands twice in {', '.join(names)}; name each once")
         return scorers
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> ScoreConfig:
+        check_no_secrets(self)
+        return self
 
     @property
     def names(self) -> list[str]:

@@ -30,7 +30,10 @@ def tuned_path(path: str, field: str) -> str:
     for name in (LORA_FOLDER, MODEL_FOLDER):
         if (folder / name).is_dir():
             return str((folder / name).resolve())
-    fix = f"the run has no {LORA_FOLDER}/ or {MODEL_FOLDER}/ yet; let it end, or write them with rayalign export"
+    fix = (
+        f"the run has no {LORA_FOLDER}/ or {MODEL_FOLDER}/ yet; let it end, or write its newest checkpoint there: "
+        f"rayalign export {path} --output {path}/{LORA_FOLDER} ({MODEL_FOLDER} where all weights are tuned)"
+    )
     raise ConfigError(field, path, fix)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from rayalign.sampling.images import as_stored, draw_images
 # Seeds of the comparison are plain small numbers, so that anybody can repeat a picture; those of rollouts are 63-bit.
 FIRST_SEED = 1000
 
+Columns = dict[str, np.ndarray]
+
 
 def evaluation_rows(config: RunConfig) -> list[tuple[str, int]]:
     """(prompt, seed) of every image, prompt by prompt."""
@@ -40,8 +42,10 @@ def stored_image_set(folder: Path, config: RunConfig) -> ImageSet | None:
     return found if same and set(found.scores) == set(config.all_scorers) else None
 
 
-def draw_image_set(config: RunConfig, policy: WeightArrays | None) -> ImageSet:
-    """All images of the comparison, from `policy` or (None) from the untuned model, scored by every scorer."""
+def draw_images_of(config: RunConfig, policy: WeightArrays | None) -> Iterator[Columns]:
+    """The comparison's images, from `policy` or (None) the untuned model, scored by every scorer, as they get done:
+    row, prompt, seed (B,), image uint8 (B, H, W, 3), a column a scorer.
+    """
     rows = evaluation_rows(config)
     size = config.evaluation.batch
     batches = [rows[start : start + size] for start in range(0, len(rows), size)]
@@ -53,13 +57,19 @@ def draw_image_set(config: RunConfig, policy: WeightArrays | None) -> ImageSet:
     set_up_data()
     arguments = config, ray.put(policy) if policy is not None else None
     drawn = in_pool(ray.data.from_blocks(blocks), ImageActor, arguments, config.placement.rollout, at_once=2)
-    found = sorted(drawn.take_all(), key=lambda row: row["row"])
-    scorers = config.all_scorers
+    yield from drawn.iter_batches(batch_size=None, batch_format="numpy")
+
+
+def image_set(config: RunConfig, pieces: Iterable[Columns]) -> ImageSet:
+    """All that `draw_images_of` yields, in the order of `evaluation_rows`."""
+    found = list(pieces)
+    columns = {name: np.concatenate([piece[name] for piece in found]) for name in found[0]}
+    order = np.argsort(columns["row"])
     return ImageSet(
-        prompts=[row["prompt"] for row in found],
-        seeds=[row["seed"] for row in found],
-        images=np.stack([np.asarray(row["image"]) for row in found]),
-        scores={name: np.array([row[f"score/{name}"] for row in found], dtype=np.float32) for name in scorers},
+        prompts=[str(prompt) for prompt in columns["prompt"][order]],
+        seeds=columns["seed"][order].tolist(),
+        images=columns["image"][order],
+        scores={name: columns[f"score/{name}"][order].astype(np.float32) for name in config.all_scorers},
     )
 
 

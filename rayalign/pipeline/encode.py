@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,15 +59,20 @@ class CacheActor:
         return groups
 
 
-def fill_cache(config: RunConfig) -> dict[str, int]:
-    """Encodes the groups that the cache lacks, by a pool of actors; rows by status. A killed pass goes on from it."""
+def fill_cache(config: RunConfig) -> Iterator[dict[str, int]]:
+    """Encodes the groups that the cache lacks, by a pool of actors. A killed pass goes on from it.
+
+    Yields nothing ({}) for each group that is done; at the end all rows by status.
+    """
     index = open_pairs(_pairs(config).path)
     cache = latent_cache(config, index)
     assert cache is not None
     if missing := cache.missing(len(index.group_rows)):
         groups = ray.data.from_blocks([pa.table({"group": [group]}) for group in missing])
-        in_pool(groups, CacheActor, (config, cache), config.placement.rollout).take_all()
-    return cache.count(len(index.group_rows))
+        done = in_pool(groups, CacheActor, (config, cache), config.placement.rollout)
+        for _ in done.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield {}
+    yield cache.count(len(index.group_rows))
 
 
 def latent_cache(config: RunConfig, index: PreferenceIndex) -> LatentCache | None:

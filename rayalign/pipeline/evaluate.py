@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ import pyarrow as pa
 import ray
 
 from rayalign.config.evaluate import BASE, EvaluateConfig
-from rayalign.errors import RunStopped
 from rayalign.evaluation.features import build_extractor
 from rayalign.evaluation.image_set import ImageSet
 from rayalign.evaluation.model_comparison import compare_models
@@ -35,6 +33,8 @@ from rayalign.models.tuned import check_tuned, tuned_path
 from rayalign.pipeline.cluster import connect
 from rayalign.pipeline.evaluate_actors import drawn
 from rayalign.pipeline.reward_service import start_reward_services, stop_reward_services
+from rayalign.pipeline.signals import interruptible
+from rayalign.pipeline.streamed import streamed
 from rayalign.rewards.table import absolute_options, check_scorer, scorer_facts
 from rayalign.whole_files import write_whole
 
@@ -44,7 +44,8 @@ EMBEDDERS = ("clip", "toy-clip")  # scorers whose weights the distance between t
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Draws, scores and compares, or goes on doing so, to the end; returns what evaluation.json holds.
 
-    Raises ConfigError before any actor starts if a setting is wrong; RunStopped if nothing got done for too long.
+    Raises ConfigError before any actor starts if a setting is wrong; RunStopped if nothing got done for too long;
+    Interrupted on SIGTERM or Ctrl-C, once everything is down.
     """
     prompts = _prompts(config)
     config = _absolute(config)
@@ -56,7 +57,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     missing = {label: files.missing(label) for label in config.labels}
     print(f"{len(rows)} images ({len(prompts)} prompts) by each of {', '.join(config.labels)}", flush=True)
     if any(missing.values()):
-        _draw(config, batches, files, missing)
+        with interruptible():
+            _draw(config, batches, files, missing)
     return _report(config, files, prompts)
 
 
@@ -98,9 +100,7 @@ def _draw(config: EvaluateConfig, batches: list[Any], files: PartFiles, missing:
         for label, parts in missing.items():
             started, done = time.monotonic(), files.num_parts - len(parts)
             blocks = [_block(part, batches[part], config.batch) for part in parts]
-            # In a task of its own, which keeps Ray Data's messages out of this process's output.
-            drawing = ray.remote(num_cpus=0, num_returns="streaming")(drawn)
-            for table in _waited(drawing.remote(config, label, blocks), config.stall_timeout_s):
+            for table in streamed(f"drawing {label}", config.stall_timeout_s, drawn, config, label, blocks):
                 files.write(label, table["part"][0].as_py(), table.drop_columns(["part"]))
                 done += 1
                 rate = table.num_rows * (done - files.num_parts + len(parts)) / (time.monotonic() - started)
@@ -110,19 +110,6 @@ def _draw(config: EvaluateConfig, batches: list[Any], files: PartFiles, missing:
             ray.shutdown()
         else:
             stop_reward_services(config.key)
-
-
-def _waited(references: Any, timeout_s: float) -> Iterator[pa.Table]:
-    while True:
-        ready, _ = ray.wait([references], timeout=timeout_s, fetch_local=False)
-        if not ready:
-            raise RunStopped(f"no image was drawn for {timeout_s:g} s (stall_timeout_s)")
-        try:
-            yield ray.get(next(references))
-        except StopIteration:
-            return
-        except ray.exceptions.RayTaskError as error:
-            raise RunStopped(f"drawing failed: {error.cause}") from error
 
 
 def _block(part: int, batch: list[tuple[str, int]], size: int) -> pa.Table:

@@ -23,6 +23,8 @@ OURS = (
     "model",
     "best",
     "ray",
+    "export",
+    "good_policy.safetensors",
     "history.jsonl",
     "summary.json",
     "report.html",

@@ -12,6 +12,7 @@ from rayalign.config import RunConfig
 from rayalign.config.files import read_settings
 from rayalign.errors import CheckpointError, ConfigError
 from rayalign.evaluation.history import parse_history
+from rayalign.evaluation.wrong import rolled_back_to
 from rayalign.learning.checkpoint import HISTORY, STATE
 from rayalign.learning.checkpoint_store import CheckpointStore
 from rayalign.records import IterationRecord
@@ -47,6 +48,13 @@ def check_resume(config: RunConfig) -> None:
     elif config.resume is not None:
         source, done = find_source(config.resume)
         _refuse_changes(_settings(source, done), config, "resume", config.resume, "set them as they were")
+        back = rolled_back_to(known_history(source, done))
+        if back is not None and config.guard.on_collapse == "rollback":
+            fix = (
+                f"went back to policy version {back} after a collapse and ended there; set guard.on_collapse to warn "
+                "or stop to train on from its newest checkpoint all the same"
+            )
+            raise ConfigError("resume", config.resume, fix)
 
 
 def find_source(resume: str) -> tuple[CheckpointStore, int]:

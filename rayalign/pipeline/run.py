@@ -41,18 +41,19 @@ from rayalign.models.load import find_family
 from rayalign.models.weight_sets import WeightArrays
 from rayalign.pipeline.board import answer, start_board
 from rayalign.pipeline.cluster import check_placement, connect
-from rayalign.pipeline.draw import draw_image_set, evaluation_rows, stored_image_set
+from rayalign.pipeline.draw import draw_images_of, evaluation_rows, image_set, stored_image_set
 from rayalign.pipeline.encode import fill_cache
 from rayalign.pipeline.failures import Failures, abandon
 from rayalign.pipeline.output_check import check_output, claim
 from rayalign.pipeline.resume import adopt, check_resume, known_history, store_of
 from rayalign.pipeline.reward_service import start_reward_services, stop_reward_services
 from rayalign.pipeline.signals import interruptible
+from rayalign.pipeline.streamed import streamed
 from rayalign.pipeline.summary import summarise, write_summary
 from rayalign.pipeline.text_store import text_encodings
 from rayalign.pipeline.training import first_statistics, make_trainer
 from rayalign.pipeline.validate import check_inputs, with_absolute_paths
-from rayalign.pipeline.watch import InThread, Watch, finished
+from rayalign.pipeline.watch import InThread, Watch
 from rayalign.progress import Progress
 from rayalign.records import IterationRecord
 from rayalign.rewards.statistics import ByScorer
@@ -139,10 +140,8 @@ class _Run:
             raise
 
     def _fill_cache(self) -> None:
-        """In a task of its own, as `_draw`."""
         self.progress.stage("encoding the preference set to latents; what is in pairs.cache already stays")
-        filling = ray.remote(num_cpus=0)(fill_cache).remote(self.config)
-        counts = finished(filling, self.config.stall_timeout_s, "encoding the preference set")
+        *_, counts = streamed("encoding pairs.cache", self.config.stall_timeout_s, fill_cache, self.config)
         self.progress.stage("rows: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
 
     def _before_images(self) -> ImageSet:
@@ -160,9 +159,9 @@ class _Run:
             self.progress.stage(f"warning: {sentence}")
 
     def _draw(self, policy: WeightArrays | None) -> ImageSet:
-        """In a task of its own, which keeps Ray Data's messages out of this process's output."""
-        drawing = ray.remote(num_cpus=0)(draw_image_set).remote(self.config, policy)
-        return finished(drawing, self.config.stall_timeout_s, "drawing the pictures")
+        what = f"drawing the pictures {'before' if policy is None else 'after'} tuning"
+        pieces = streamed(what, self.config.stall_timeout_s, draw_images_of, self.config, policy)
+        return image_set(self.config, pieces)
 
     def _more_to_train(self) -> bool:
         back = self._went_back()

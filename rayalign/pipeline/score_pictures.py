@@ -36,6 +36,7 @@ from rayalign.pipeline.cluster import connect
 from rayalign.pipeline.data_pass import in_pool, set_up_data
 from rayalign.pipeline.reward_service import runtime_env_for
 from rayalign.pipeline.score_actors import ScoreActor, read_part
+from rayalign.pipeline.signals import interruptible
 from rayalign.rewards.table import absolute_options, check_scorer, scorer_facts, scorer_stamp
 from rayalign.whole_files import write_whole
 
@@ -49,6 +50,7 @@ def score_images(config: ScoreConfig) -> dict[str, Any]:
     Raises:
         ConfigError: before any actor starts: a wrong setting, nothing to score, or an output of other settings.
         RunStopped: a scorer could not start, or nothing got done for `stall_timeout_s`.
+        Interrupted: on SIGTERM or Ctrl-C, once everything is down.
     """
     rewards = [one.reward() for one in config.scorers]
     for reward in rewards:
@@ -68,7 +70,8 @@ def score_images(config: ScoreConfig) -> dict[str, Any]:
         todo = sum(pictures.part_rows[part] for part in missing)
         if todo < total:
             _say(f"{total - todo} are scored already; going on with {todo}")
-        _score(config, rewards, pictures, files, missing)
+        with interruptible():
+            _score(config, rewards, pictures, files, missing)
     summary = summarise_scores(files.read(), config.names, [scorer_facts(name).unit for name in config.names])
     write_whole(folder / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False))
     _say(f"\n{score_text(summary)}\n")

@@ -17,11 +17,12 @@ from typing import Any
 
 import ray
 import yaml
-from ray.exceptions import RayTaskError
+from ray.exceptions import GetTimeoutError, RayTaskError
 
 from rayalign.config import RewardConfig, RunConfig
 from rayalign.config.style import FolderStyle, StyleConfig
 from rayalign.data.style_pictures import PictureRow
+from rayalign.errors import RunStopped
 from rayalign.evaluation.features import build_extractor
 from rayalign.evaluation.image_set import ImageSet
 from rayalign.evaluation.style_table import BASE, TARGET, measure_style, style_grid, style_table
@@ -119,6 +120,10 @@ class _StyleRun:
         timeout_s = self.config.stall_timeout_s * max(1, batches)
         try:
             return ray.get(ray.remote(num_cpus=0)(function).remote(*arguments), timeout=timeout_s)
+        except GetTimeoutError:
+            raise RunStopped(
+                f"{num_pictures} pictures were not drawn in {timeout_s:g} s (stall_timeout_s for each batch of them)"
+            ) from None
         except RayTaskError as error:
             raise error.cause from error  # a person is to see what was wrong, not the task's traceback
 

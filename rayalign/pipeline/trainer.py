@@ -177,6 +177,7 @@ class TrainWorker:
         alarms = self.limits.look(metrics)
         collapsed = self.is_first and self._hand_on(iteration, stats, metrics, counts, training_s, alarms)
         if alarms and self.config.guard.on_limit == "stop":
+            self._gather(np.zeros(1))  # waits: a worker that raises has Train end the others, and worker 0 still saves
             raise RunStopped(f"{told(iteration, alarms)} (guard.on_limit = stop; the checkpoint of it is kept)")
         return self._goes_on(iteration, collapsed)
 

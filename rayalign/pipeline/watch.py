@@ -6,9 +6,6 @@ import threading
 import time
 from typing import Any
 
-import ray
-from ray.exceptions import GetTimeoutError
-
 from rayalign.errors import RunStopped
 from rayalign.pipeline.board import BoardStatus, answer
 
@@ -40,17 +37,6 @@ class InThread:
         """False once, at the first look after the end: records may have come in between."""
         seen, self._ended = self._ended, True
         return seen
-
-
-def finished(reference: Any, timeout_s: float, what: str) -> Any:
-    """What a task answers. Raises RunStopped, naming `what` it does, if it takes longer than `timeout_s`."""
-    try:
-        return ray.get(reference, timeout=timeout_s)
-    except GetTimeoutError:
-        raise RunStopped(
-            f"{what} was not done in {timeout_s:g} s (stall_timeout_s): its actors or the scorers have no room "
-            "(`ray status` says), or it takes longer, and then raise the setting"
-        ) from None
 
 
 class Watch:

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from rayalign.commands import main as entry
-from rayalign.errors import ConfigError, RunStopped
+from rayalign.errors import ConfigError, Interrupted, RunStopped
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "numpy", "ray", "pydantic", "yaml", "huggingface_hub", "PIL")
@@ -78,6 +78,8 @@ def test_a_command_is_one_line_and_one_file(command: Callable) -> None:
         (ConfigError("train.lr", -1, "set it above 0"), 2, "error: train.lr = -1: set it above 0\n"),
         (RunStopped("too many failures"), 1, "error: too many failures\n"),
         (KeyboardInterrupt(), 130, "error: stopped\n"),
+        (Interrupted(15), 143, "error: stopped; the same command again goes on\n"),
+        (OSError(28, "No space left"), 1, "error: [Errno 28] No space left; RAYALIGN_VERBOSE=1 shows where\n"),
     ],
 )
 def test_errors_are_messages_and_codes(
@@ -101,3 +103,8 @@ def test_the_console_script_is_this_function() -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     module, _, attribute = scripts["rayalign"].partition(":")
     assert getattr(importlib.import_module(module), attribute) is entry.main
+
+
+def test_two_models_of_one_label_are_refused(capsys: pytest.CaptureFixture) -> None:
+    assert entry.main(["evaluate", "first/lora", "second/lora"]) == 2
+    assert "models = 'second/lora': is labelled lora as first/lora is" in capsys.readouterr().err

@@ -132,3 +132,24 @@ def test_a_folder_without_checkpoints_is_refused(tmp_path: Path) -> None:
         source_settings("nowhere://x")
     with pytest.raises(ConfigError, match="checkpoints = 'nowhere://x': cannot be opened"):
         store_of(settings(tmp_path, checkpoints="nowhere://x"))
+
+
+def test_a_run_that_went_back_is_no_beginning_unless_one_trains_on_all_the_same(tmp_path: Path) -> None:
+    guards = {"guard": {"on_collapse": "rollback"}, "evaluation": {"every": 1}}
+    source = begun(settings(tmp_path, name="first", **guards))
+    record = IterationRecord(3, 4, {}, {}, {}, 0, {"rollback": 2})
+    state = Checkpoint(4, source.model_dump(mode="json"), ARRAY, ARRAY, ARRAY, history=history_line(record))
+    store_of(source).save(state)
+    other = settings(tmp_path, name="second", resume=str(source.folder), **guards)
+    with pytest.raises(ConfigError, match=r"resume = .* went back to policy version 2 .* to warn"):
+        check_resume(other)
+    check_resume(changed(other, guard={"on_collapse": "warn"}))
+
+
+def test_what_a_stopped_run_is_told_to_raise_may_be_raised(tmp_path: Path) -> None:
+    offline = {"kind": "dataset", "path": "toy-preferences"}
+    config = begun(settings(tmp_path, pairs=offline))
+    raised = {"pairs": offline | {"max_broken_share": 0.5, "cache": str(tmp_path / "latents")}}
+    check_resume(changed(config, train={**config.train.model_dump(), "max_skipped_steps": 50}, **raised))
+    with pytest.raises(ConfigError, match=r"pairs.empty_prompt_share 0.0 -> 0.2"):
+        check_resume(changed(config, pairs=offline | {"empty_prompt_share": 0.2}))
