@@ -5,6 +5,7 @@ A flipped bit inside a weight is not seen: it is another weight. What is cut sho
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 from pathlib import Path
@@ -13,8 +14,24 @@ from typing import Any
 from rayalign.errors import ConfigError
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
+STAMPED_BYTES = 1 << 28
 PICKLE_START = b"\x80"  # of torch's format before version 1.6; later files are zip archives
 Shapes = dict[str, tuple[int, ...]]
+
+
+def weights_stamp(path: str | Path) -> str:
+    """A digest of the weight files of a file or folder: other weights, another stamp. "" of what is no local path.
+
+    Of files above `STAMPED_BYTES` size and time of change stand for the bytes.
+    """
+    place, digest = Path(path).expanduser(), hashlib.blake2b(digest_size=6)
+    files = [place] if place.is_file() else sorted(place.rglob("*")) if place.is_dir() else []
+    found = [file for file in files if file.suffix in (".safetensors", *PICKLED)]
+    for file in found:
+        about = file.stat()
+        digest.update(f"{file.relative_to(place)} {about.st_size} ".encode())
+        digest.update(file.read_bytes() if about.st_size <= STAMPED_BYTES else str(about.st_mtime_ns).encode())
+    return digest.hexdigest() if found else ""
 
 
 def weights_problem(path: Path) -> str:

@@ -11,6 +11,7 @@ Then, from the files alone: intervals, win rates, categories, drift, distances (
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -36,6 +37,7 @@ from rayalign.pipeline.reward_service import start_reward_services, stop_reward_
 from rayalign.pipeline.signals import interruptible
 from rayalign.pipeline.streamed import streamed
 from rayalign.rewards.table import absolute_options, check_scorer, scorer_facts
+from rayalign.weight_files import weights_stamp
 from rayalign.whole_files import write_whole
 
 EMBEDDERS = ("clip", "toy-clip")  # scorers whose weights the distance between two pictures may use
@@ -53,7 +55,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     rows = [(row.prompt, config.first_seed + k) for row in prompts for k in range(config.seeds_per_prompt)]
     batches = [rows[start : start + config.batch] for start in range(0, len(rows), config.batch)]
     files = PartFiles(config.folder, config.labels, len(batches))
-    files.begin(config.decides_pictures() | {"models": config.models})
+    files.begin(config.decides_pictures() | {"models": _stamped(config), "prompts_read": _digest(prompts)})
     missing = {label: files.missing(label) for label in config.labels}
     print(f"{len(rows)} images ({len(prompts)} prompts) by each of {', '.join(config.labels)}", flush=True)
     if any(missing.values()):
@@ -69,6 +71,18 @@ def _prompts(config: EvaluateConfig) -> list[PromptRow]:
     if asked.num is None or asked.num >= len(found):
         return found
     return [found[int(place)] for place in np.linspace(0, len(found) - 1, asked.num).round()]
+
+
+def _stamped(config: EvaluateConfig) -> dict[str, str]:
+    """Label -> path and what is there now: a run that trained on must not be given the pictures from before."""
+    stamps = {label: weights_stamp(path) for label, path in config.models.items()}
+    return {label: f"{path} (weights {stamps[label]})" for label, path in config.models.items()}
+
+
+def _digest(prompts: list[PromptRow]) -> str:
+    """A file of prompts may change under its name."""
+    text = json.dumps([(row.prompt, row.category) for row in prompts])
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
 def _absolute(config: EvaluateConfig) -> EvaluateConfig:

@@ -29,6 +29,8 @@ OURS = (
     "summary.json",
     "report.html",
     "latents",
+    "trackers.json",
+    "wandb",
 )
 LOCK = ".running"
 PROBE_BYTES = 1 << 20  # less room than this and the first checkpoint would fail, after an hour

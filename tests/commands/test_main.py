@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from rayalign.commands import main as entry
-from rayalign.errors import ConfigError, Interrupted, RunStopped
+from rayalign.errors import ConfigError, RunStopped
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "numpy", "ray", "pydantic", "yaml", "huggingface_hub", "PIL")
@@ -78,8 +78,6 @@ def test_a_command_is_one_line_and_one_file(command: Callable) -> None:
         (ConfigError("train.lr", -1, "set it above 0"), 2, "error: train.lr = -1: set it above 0\n"),
         (RunStopped("too many failures"), 1, "error: too many failures\n"),
         (KeyboardInterrupt(), 130, "error: stopped\n"),
-        (Interrupted(15), 143, "error: stopped; the same command again goes on\n"),
-        (OSError(28, "No space left"), 1, "error: [Errno 28] No space left; RAYALIGN_VERBOSE=1 shows where\n"),
     ],
 )
 def test_errors_are_messages_and_codes(

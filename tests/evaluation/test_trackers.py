@@ -98,3 +98,40 @@ def test_a_tracker_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(trackers.TRACKERS, "wandb", ("x:Y", "no_such_package", "'rayalign[wandb]'"))
     with pytest.raises(ConfigError, match=r"trackers.*wandb.*pip install 'rayalign\[wandb\]'"):
         check_trackers(["wandb"])
+
+
+class Away:
+    """A server that goes away after the first iteration."""
+
+    def __init__(self, folder: Path, config: Any, start: int) -> None:
+        self.seen: list[int] = []
+
+    def scalars(self, values: Any, iteration: int) -> None:
+        self.seen.append(iteration)
+        if iteration:
+            raise ConnectionError("no route")
+
+    def close(self) -> None:
+        raise AssertionError("it was left out")
+
+
+def test_a_tracker_that_fails_costs_its_curves_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(trackers, "_class", lambda name: Away)
+    with Trackers(tmp_path, CONFIG, ["mlflow"]) as tracker:
+        for i in range(3):
+            tracker.record(record(i, 1.0))
+    assert [one.iteration for one in read_history(tmp_path)] == [0, 1, 2]
+    assert [one.message for one in caplog.records] == [
+        "mlflow failed (ConnectionError: no route): nothing more goes there"
+    ]
+
+
+def test_a_tracker_that_cannot_start_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("no key")
+
+    monkeypatch.setattr(trackers, "_class", lambda name: refuse)
+    with pytest.raises(ConfigError, match=r"trackers = 'wandb': cannot be started \(RuntimeError: no key\)"):
+        Trackers(tmp_path, CONFIG, ["wandb"])

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ import numpy as np
 from rayalign.errors import ConfigError
 from rayalign.evaluation.history import History, scalars
 from rayalign.records import IterationRecord
+
+logger = logging.getLogger(__name__)
 
 # name -> (its module's class, the package it needs, how to get it)
 TRACKERS = {
@@ -45,7 +48,13 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 class Trackers:
-    """The run's history and every tracker it asked for, as one. `known` as in `History`."""
+    """The run's history and every tracker it asked for, as one. `known` as in `History`.
+
+    A tracker that fails while the run goes is warned of once and left out from then on: the history has it all.
+
+    Raises:
+        ConfigError: one cannot be started.
+    """
 
     def __init__(
         self,
@@ -56,7 +65,7 @@ class Trackers:
         known: Sequence[IterationRecord] = (),
     ) -> None:
         self._history = History(folder, start, known)
-        self._trackers: list[Tracker] = [_class(name)(folder, config, start) for name in names]
+        self._trackers: dict[str, Tracker] = {name: _started(name, folder, config, start) for name in names}
         for record in self._history.restored:
             self._plot(record)
 
@@ -66,24 +75,37 @@ class Trackers:
         self._plot(record)
 
     def _plot(self, record: IterationRecord) -> None:
-        for tracker in self._trackers:
-            tracker.scalars(scalars(record), record.iteration)
+        self._each(lambda tracker: tracker.scalars(scalars(record), record.iteration))
 
     def image(self, tag: str, picture: Any, iteration: int) -> None:
         """A PIL image or uint8 (H, W, 3), a grid from `grids` for instance."""
-        for tracker in self._trackers:
-            tracker.image(tag, np.asarray(picture), iteration)
+        self._each(lambda tracker: tracker.image(tag, np.asarray(picture), iteration))
 
     def close(self) -> None:
         self._history.close()
-        for tracker in self._trackers:
-            tracker.close()
+        self._each(lambda tracker: tracker.close())
+
+    def _each(self, call: Callable[[Tracker], None]) -> None:
+        for name, tracker in list(self._trackers.items()):
+            try:
+                call(tracker)
+            except Exception as error:  # a server that is away, whatever its client raises then
+                del self._trackers[name]
+                logger.warning("%s failed (%s: %s): nothing more goes there", name, type(error).__name__, error)
 
     def __enter__(self) -> Trackers:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _started(name: str, folder: Path, config: Mapping[str, Any], start: int) -> Tracker:
+    try:
+        return _class(name)(folder, config, start)
+    except Exception as error:  # a server that is away, a key that is missing
+        fix = f"cannot be started ({type(error).__name__}: {error}); see docs/trackers.md, or leave it out"
+        raise ConfigError("trackers", name, fix) from error
 
 
 def _class(name: str) -> Any:
