@@ -47,6 +47,9 @@ def what_went_wrong(summary: dict[str, Any], history: Sequence[IterationRecord])
     lost = _total(history, f"pairs_{LATENT_FAILED}")
     if lost:
         found.append(f"{lost} pairs were dropped because a latent was NaN or infinite.")
+    unscored = _total(history, "heldout_scores_failed")
+    if unscored:
+        found.append(f"{unscored} scores of held-out measurements failed: curves and alarms are of the others.")
     return found
 
 

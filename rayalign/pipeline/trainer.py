@@ -23,6 +23,7 @@ import torch
 from rayalign.config import RunConfig
 from rayalign.errors import RayalignError, RunStopped
 from rayalign.evaluation.history import history_line, parse_history
+from rayalign.evaluation.wrong import rolled_back_to
 from rayalign.learning.checkpoint import REFERENCE, Arrays, Checkpoint
 from rayalign.learning.guards import Alarm, Limits, told
 from rayalign.learning.iteration_stats import IterationStats
@@ -72,7 +73,7 @@ class TrainWorker:
         self.scores: list[ByScorer] = [scores, scores]
         client = RewardClient(config.key, config.rewards, config.service, config.evaluation.scorers)
         client.standards = standards(config.rewards, scores)  # the first version's for all, so that these compare
-        self.probe = Probe(config, self.model, client)
+        self.probe, self._unscored = Probe(config, self.model, client), client.failures
         self._untuned: HeldOut | None = None  # measured before the first iteration
         self.store = store_of(config)
         self.history = ""  # a line an iteration since the first, which each checkpoint holds
@@ -85,7 +86,7 @@ class TrainWorker:
             batch_size=None, prefetch_batches=0, batch_format="pyarrow"
         )
         tickets = iter(batches)
-        for iteration in range(start, self.config.iterations):
+        for iteration in range(start, start if self._went_back() else self.config.iterations):
             stats = self._learn(iteration, tickets)
             if not self._finish(iteration, stats):
                 break
@@ -114,6 +115,11 @@ class TrainWorker:
             self._publish(start, policy, self.scores[1])
             self._measure_untuned(policy)
         return start
+
+    def _went_back(self) -> bool:
+        """Whether the run ended by a rollback already: Ray Train may start workers anew before the driver saw it."""
+        wanted = self.config.guard.on_collapse == "rollback"
+        return wanted and rolled_back_to(parse_history(self.history)) is not None
 
     def _load(self, done: int) -> None:
         state = self.store.load(done)
@@ -231,6 +237,8 @@ class TrainWorker:
         if not self.probe.due(record.version):
             return replace(record, extra=extra), None
         found = self.probe.measure(record.version)
+        for failure in self._unscored:
+            self.board.note.remote(f"no score from {failure} in a held-out measurement; its mean is of the others")
         extra["heldout"] = asdict(found)
         alarm, more = self.collapse.look(record, found, policy)
         extra |= more

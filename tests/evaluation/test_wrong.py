@@ -23,7 +23,7 @@ def test_of_a_run_without_trouble_there_is_nothing_to_say() -> None:
 
 def test_everything_that_can_go_wrong_has_its_line_worst_first() -> None:
     history = [
-        record(0, skipped_steps_loss=1, skipped_steps_gradient=2, pairs_latent_failed=3),
+        record(0, skipped_steps_loss=1, skipped_steps_gradient=2, pairs_latent_failed=3, heldout_scores_failed=5),
         record(1, {"alarms": [ALARM]}, skipped_steps_gradient=2, pairs_latent_failed=4),
         record(2, {"alarms": [COLLAPSE], "rollback": 2}),
     ]
@@ -35,6 +35,7 @@ def test_everything_that_can_go_wrong_has_its_line_worst_first() -> None:
         "Iteration 3: edges fell",
         "Optimiser steps were skipped because a number was NaN or infinite: 1 of a loss, 4 of a gradient.",
         "7 pairs were dropped because a latent was NaN or infinite.",
+        "5 scores of held-out measurements failed: curves and alarms are of the others.",
     ]
 
 
