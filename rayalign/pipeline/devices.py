@@ -1,4 +1,4 @@
-"""What an actor does first: fix its threads, and find the device Ray gave it."""
+"""What an actor asks of where it is: its device and threads, memory, and whether its node is about to go."""
 
 from __future__ import annotations
 
@@ -24,3 +24,11 @@ def peak_memory(device: torch.device) -> dict[str, float]:
     if device.type != "cuda":
         return {}
     return {"memory/train_gpu_gb": torch.cuda.max_memory_allocated(device) / 1e9}
+
+
+def node_leaves() -> bool:
+    """Whether the node of one of the workers is about to go (a drain notice); the same answer on every worker."""
+    import ray.train  # of a train worker alone: other actors need not wait for it
+
+    ask = getattr(ray.train, "get_preemption_info", None)  # Ray 2.60 has it
+    return ask is not None and ask() is not None

@@ -34,7 +34,7 @@ from rayalign.models.load import load_model
 from rayalign.models.publish import publishable
 from rayalign.pipeline.board import RECORDS_KEPT, answer
 from rayalign.pipeline.collapse_guard import CollapseGuard
-from rayalign.pipeline.devices import peak_memory, prepare_actor
+from rayalign.pipeline.devices import node_leaves, peak_memory, prepare_actor
 from rayalign.pipeline.probe import Probe
 from rayalign.pipeline.publisher import Publisher
 from rayalign.pipeline.resume import store_of
@@ -86,11 +86,12 @@ class TrainWorker:
             batch_size=None, prefetch_batches=0, batch_format="pyarrow"
         )
         tickets = iter(batches)
-        for iteration in range(start, start if self._went_back() else self.config.iterations):
+        goes_on = self.config.guard.on_collapse != "rollback" or rolled_back_to(parse_history(self.history)) is None
+        for iteration in range(start, self.config.iterations if goes_on else start):
             stats = self._learn(iteration, tickets)
             if not self._finish(iteration, stats):
                 break
-            if _node_leaves():
+            if node_leaves():
                 break  # all is saved; the driver starts workers elsewhere before the node is gone
         if self.publisher is not None:
             self.publisher.close()
@@ -115,11 +116,6 @@ class TrainWorker:
             self._publish(start, policy, self.scores[1])
             self._measure_untuned(policy)
         return start
-
-    def _went_back(self) -> bool:
-        """Whether the run ended by a rollback already: Ray Train may start workers anew before the driver saw it."""
-        wanted = self.config.guard.on_collapse == "rollback"
-        return wanted and rolled_back_to(parse_history(self.history)) is not None
 
     def _load(self, done: int) -> None:
         state = self.store.load(done)
@@ -301,9 +297,3 @@ class TrainWorker:
         assert self.publisher is not None
         published = replace(publishable(self.model, version, arrays), standards=standards(self.config.rewards, scores))
         self.publisher.publish(published, ray.put(arrays))
-
-
-def _node_leaves() -> bool:
-    """Whether the node of one of the workers is about to go (a drain notice); the same answer on every worker."""
-    ask = getattr(ray.train, "get_preemption_info", None)  # Ray 2.60 has it
-    return ask is not None and ask() is not None
