@@ -33,7 +33,7 @@ def exit_code(work: Callable[[], int | None], stopped: str) -> int:
             raise
         return _complain(f"{error}; {VERBOSE}=1 shows where", 1)
     except Interrupted as stop:
-        return stop.exit_code  # the run has said where it stopped
+        return stop.exit_code  # where it stopped was said already
     except KeyboardInterrupt:
         return _complain(stopped, 130)
 

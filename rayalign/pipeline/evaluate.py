@@ -119,6 +119,9 @@ def _draw(config: EvaluateConfig, batches: list[Any], files: PartFiles, missing:
                 done += 1
                 rate = table.num_rows * (done - files.num_parts + len(parts)) / (time.monotonic() - started)
                 print(f"{label}: {done}/{files.num_parts} batches, {rate:.1f} images/s", flush=True)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", flush=True)
+        raise
     finally:
         if embedded:
             ray.shutdown()

@@ -106,6 +106,9 @@ def _score(
         _Gathering(pictures.part_rows, files, missing).take(map(ray.get, tables))
     except ray.exceptions.RayError as error:
         raise RunStopped(_told(error)) from error
+    except KeyboardInterrupt:
+        _say("stopped; the same command goes on from here")
+        raise
     finally:
         if embedded:
             ray.shutdown()
