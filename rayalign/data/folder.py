@@ -28,7 +28,6 @@ from rayalign.records import KEPT
 
 WINNERS, LOSERS = "winners", "losers"
 JSON_PROMPTS, TEXT_PROMPTS = "prompts.json", "prompts.txt"
-KEYS = ("prompt", "winner", "loser")
 ROWS_A_GROUP = 100  # a file can be read alone, but what is kept of a group (latents) should not be a file a row
 LINE = '{"prompt": "a cat", "winner": "good/1.png", "loser": "bad/1.png"}'
 

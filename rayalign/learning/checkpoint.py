@@ -22,7 +22,7 @@ from rayalign.learning.manifest import Part
 
 Arrays = dict[str, np.ndarray]
 STATE, HISTORY = "state.json", "history.jsonl"
-REFERENCE, PREVIOUS = "reference.safetensors", "previous.safetensors"
+REFERENCE = "reference.safetensors"
 NEEDED = frozenset({"policy.safetensors", REFERENCE, "optimizer.safetensors", STATE, HISTORY})
 
 
