@@ -53,6 +53,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # two whole jobs
 def test_a_wrong_shape_is_told_before_any_training_and_corrected_it_trains(folder: Path) -> None:
     module = folder / "my_package" / "my_module.py"

@@ -15,6 +15,7 @@ REPLICAS = 3
 WAIT_S = 80.0  # at most, each way
 
 
+@pytest.mark.slow
 def test_a_burst_adds_replicas_and_nodes_and_rest_removes_both() -> None:
     with fake_nodes(node_cpus=1, max_nodes=REPLICAS, idle_s=3) as environment:
         command = [sys.executable, "-m", "tests.pipeline.burst", str(REPLICAS), str(WAIT_S)]

@@ -101,8 +101,8 @@ def test_two_scorers_weighted_from_an_actor(neighbour: None) -> None:
 
 
 def test_failures_are_nan_and_counted(neighbour: None) -> None:
-    rewards = [reward("jpeg"), reward("stub", fail="raise"), reward(ALIAS, fail="short")]
-    jpeg, raises, short = rewards
+    rewards = [reward("jpeg"), reward("stub", fail="raise")]
+    jpeg, raises = rewards
     images, prompts = pictures(2), ["", ""]
 
     async def ask(client: RewardClient) -> Scores:
@@ -118,14 +118,16 @@ def test_failures_are_nan_and_counted(neighbour: None) -> None:
         assert client.failures == {"stub: raised RuntimeError": 2}  # images
         assert client.retries == {"stub: raised RuntimeError": 1}  # tries
 
-        client = RewardClient(RUN, [short], QUICK)
-        assert asyncio.run(ask(client)).failed_B.all()
-        assert client.failures == {f"{ALIAS}: wrong length": 2}
-
         client = RewardClient(RUN, [jpeg], QUICK, heldout=["stub"])
         scores = asyncio.run(ask(client))
         assert np.isfinite(scores.total_B).all()
         assert np.isnan(scores.parts["stub"]).all()
+
+    short = reward("stub", fail="short")
+    with served([short]):
+        client = RewardClient(RUN, [short], QUICK)
+        assert asyncio.run(ask(client)).failed_B.all()
+        assert client.failures == {"stub: wrong length": 2}
 
 
 def test_nan_stays_nan_and_slow_is_a_timeout(neighbour: None) -> None:
