@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from tests.pipeline.burst import CALLERS, CALLS_EACH, image_value
 from tests.pipeline.fake_nodes import ROOT, fake_nodes
