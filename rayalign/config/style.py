@@ -96,7 +96,9 @@ class StyleConfig(RunConfig):
         if not isinstance(pairs, dict):
             return values
         folder = [values.get(name, cls.model_fields[name].default) for name in ("output", "name")]
-        own = Path(*map(str, folder)).expanduser()
+        if not all(isinstance(part, str) for part in folder):
+            return values  # refused by its own name
+        own = Path(*folder).expanduser()
         if pairs.get("path") not in (None, "", str(own / PAIRS_FILE)):
             raise ValueError(f"pairs.path = {pairs['path']!r}: the job makes its own pairs; leave it empty")
         return {**values, "pairs": {"cache": str(own / LATENTS), **pairs, "path": str(own / PAIRS_FILE)}}
