@@ -70,7 +70,8 @@ class SharedTexts:
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         """The store's answer; None where it is gone."""
-        if time.monotonic() < self._look_again_at:
+        # Outside of Ray, where a benchmark uses an actor's class in its own process, asking would start a cluster.
+        if not ray.is_initialized() or time.monotonic() < self._look_again_at:
             return None
         try:
             self._store = self._store or ray.get_actor(store_name(self._run), NAMESPACE)

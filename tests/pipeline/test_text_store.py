@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -59,3 +61,15 @@ def test_a_prompt_that_could_not_be_encoded_is_free_at_once() -> None:
         assert await asyncio.wait_for(waits, 5) == ({}, ["b"])
 
     asyncio.run(ask())
+
+
+def test_without_ray_a_scorer_encodes_for_itself_and_no_cluster_is_started() -> None:
+    code = (
+        "import ray\nfrom rayalign.config import RewardConfig\nfrom rayalign.rewards.table import build_scorer\n"
+        "from rayalign.pipeline.shared_texts import SharedTexts\n"
+        "clip = build_scorer(RewardConfig(scorer='toy-clip'))\n"
+        "SharedTexts('a run', 'toy-clip', clip).fetch(['a cat'])\n"
+        "print(ray.is_initialized(), len(clip.missing_texts(['a cat'])))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "1"]
