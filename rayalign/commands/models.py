@@ -22,9 +22,10 @@ def main(arguments: list[str]) -> int:
 
 def listing() -> str:
     """The table as text."""
-    rows = [HEADINGS, *_toys(), *_published()]
+    cached = _cached()
+    rows = [HEADINGS, *_toys(), *_published({row[0] for row in cached})]
     known = {row[0] for row in rows}
-    rows += [row for row in _cached() if row[0] not in known]
+    rows += [row for row in cached if row[0] not in known]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
@@ -43,12 +44,11 @@ def _toys() -> list[tuple[str, ...]]:
     return found
 
 
-def _published() -> list[tuple[str, ...]]:
+def _published(cached: set[str]) -> list[tuple[str, ...]]:
     from rayalign.config import ModelConfig
     from rayalign.models.published import PUBLISHED
     from rayalign.models.shapes import read_shapes
 
-    cached = {row[0] for row in _cached()}
     found: list[tuple[str, ...]] = []
     for name, known in PUBLISHED.items():
         where = "in the hub's cache" if name in cached else "not fetched yet"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,11 +90,4 @@ def _parameters(file: Path) -> int:
     from safetensors import safe_open
 
     with safe_open(file, "pt") as weights:
-        return sum(_count(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
-
-
-def _count(shape: list[int]) -> int:
-    total = 1
-    for side in shape:
-        total *= side
-    return total
+        return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118

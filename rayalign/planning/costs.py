@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from rayalign.config import LoraConfig, RunConfig
+from rayalign.models.load import base_dtype
 from rayalign.models.lora_weights import LoraWeightSets
 from rayalign.models.shapes import Shapes, denoiser_call, read_shapes
 from rayalign.planning.live_bytes import measured
 
-DTYPES = {"auto": torch.bfloat16, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+GPU = torch.device("cuda")  # what is planned for, wherever the plan is made
 
 WITH_REFERENCE = ("dpo", "rpo")  # objectives that ask the reference too
 
@@ -52,7 +53,7 @@ def measure_costs(config: RunConfig, sampled: Costs | None = None) -> Costs:
 
     Raises ConfigError if the model's configuration cannot be read.
     """
-    shapes, dtype = read_shapes(config.model), DTYPES[config.model.dtype]
+    shapes, dtype = read_shapes(config.model), base_dtype(config.model.dtype, GPU)
     shapes.denoiser.to(dtype)
     shapes.vae.to(shapes.family.vae_dtype(dtype))
     halves = 1 if config.sampler.guidance_scale == 1 else 2
