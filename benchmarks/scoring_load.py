@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
-import ray
+from loop_timing import stub_cluster
 
 from rayalign.config import PoolConfig, RewardConfig, ServiceConfig
-from rayalign.pipeline.cluster import connect
 from rayalign.pipeline.reward_service import RewardClient, start_reward_services, stop_reward_services
 
 CPUS = 0.5  # logical, of a replica: an embedded Ray declares eight
@@ -67,7 +66,7 @@ class Grinder:
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
     """All numbers, as the JSON has them."""
-    with _cluster():
+    with stub_cluster():
         batching, same_batched = _batching(given)
         replicas, same_replicas = _replicas(given)
         overhead = _overhead(given.repeats)
@@ -193,16 +192,6 @@ def _rounds(seconds: float) -> int:
     started = time.perf_counter()
     Grinder(ROUNDS_TO_CALIBRATE).score(_images(1, 8), [""])
     return max(1, round(ROUNDS_TO_CALIBRATE * seconds / (time.perf_counter() - started)))
-
-
-@contextmanager
-def _cluster() -> Iterator[None]:
-    embedded = connect()
-    try:
-        yield
-    finally:
-        if embedded:
-            ray.shutdown()
 
 
 @contextmanager

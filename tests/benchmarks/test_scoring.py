@@ -66,7 +66,7 @@ def test_everything_is_measured_of_services_that_answer(monkeypatch: pytest.Monk
     def in_this_process(run: str, reward: RewardConfig, *_: object) -> Iterator[LocalScoreFn]:
         yield LocalScoreFn({reward.scorer: (build_scorer(reward), 1.0)})
 
-    monkeypatch.setattr(scoring_load, "_cluster", nullcontext)
+    monkeypatch.setattr(scoring_load, "stub_cluster", nullcontext)
     monkeypatch.setattr(scoring_load, "_served", in_this_process)
     options = ["--scorer", "stub", "--images", "5", "--batch", "2", "--work-s", "0.001", "--repeats", "2"]
     result = scoring_load.measure(parse(options))
