@@ -9,8 +9,9 @@ READY := $(VENV)/.ready
 demo: $(READY)  ## tune the toy SDXL by TailorPO on this machine: about five minutes on two cores
 	$(BIN)/python jobs/tailorpo_sdxl.py --model toy-sdxl --reward jpeg --name demo
 
-test: $(READY)
-	$(BIN)/python -m pytest -q -m "not slow" --durations=15
+test: $(READY)  ## without Ray on both cores, then each test that starts actors, alone
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile --ignore tests/pipeline
+	$(BIN)/python -m pytest -q -m "not slow" --durations=15 tests/pipeline
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -q -m slow

@@ -14,7 +14,7 @@ import ray
 from rayalign.config import RewardConfig, RunConfig
 from rayalign.pipeline.board import start_board
 from rayalign.pipeline.cluster import check_placement, connect
-from rayalign.pipeline.reward_service import start_reward_services, stop_reward_services
+from rayalign.pipeline.scoring.service import start_reward_services, stop_reward_services
 from rayalign.pipeline.training import make_trainer
 from rayalign.pipeline.watch import InThread
 from rayalign.records import IterationRecord

@@ -15,7 +15,7 @@ import numpy as np
 from loop_timing import stub_cluster
 
 from rayalign.config import PoolConfig, RewardConfig, ServiceConfig
-from rayalign.pipeline.reward_service import RewardClient, start_reward_services, stop_reward_services
+from rayalign.pipeline.scoring.service import RewardClient, start_reward_services, stop_reward_services
 
 CPUS = 0.5  # logical, of a replica: an embedded Ray declares eight
 CALL_SHAPES = ((1, 128), (2, 512), (4, 1024))  # images, pixels a side: 0.2, 6.3 and 50 MB

@@ -70,7 +70,7 @@ def _check(name: str, given: list[str]) -> int:
     options = dict(map(named_option, given))
     check_scorer(name, options)
     if scorer_facts(name).runtime_env or name in ENVIRONMENTS:
-        from rayalign.pipeline.scorer_check import find_problems_there
+        from rayalign.pipeline.scoring.check import find_problems_there
 
         problems = find_problems_there(RewardConfig(scorer=name, options=absolute_options(name, options)))
     else:

@@ -16,7 +16,7 @@ from rayalign.config import RewardConfig, RunConfig
 from rayalign.models.pixels import decode_latents
 from rayalign.models.vae import load_vae
 from rayalign.pipeline.devices import prepare_actor
-from rayalign.pipeline.shared_texts import SharedTexts
+from rayalign.pipeline.scoring.shared_texts import SharedTexts
 from rayalign.records import CLEAN, EMBEDDINGS, tensor_values
 from rayalign.rewards.protocol import TextEncoder
 from rayalign.rewards.table import build_scorer

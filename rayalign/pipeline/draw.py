@@ -16,7 +16,7 @@ from rayalign.models.load import load_model
 from rayalign.models.weight_sets import WeightArrays
 from rayalign.pipeline.data_pass import in_pool, set_up_data
 from rayalign.pipeline.devices import prepare_actor
-from rayalign.pipeline.reward_service import RewardClient
+from rayalign.pipeline.scoring.service import RewardClient
 from rayalign.prompts import load_prompts
 from rayalign.sampling.images import as_stored, draw_images
 

@@ -33,7 +33,7 @@ from rayalign.models.load import find_family
 from rayalign.models.tuned import check_tuned, tuned_path
 from rayalign.pipeline.cluster import connect
 from rayalign.pipeline.evaluate_actors import drawn
-from rayalign.pipeline.reward_service import start_reward_services, stop_reward_services
+from rayalign.pipeline.scoring.service import start_reward_services, stop_reward_services
 from rayalign.pipeline.signals import interruptible
 from rayalign.pipeline.streamed import streamed
 from rayalign.rewards.table import absolute_options, check_scorer, scorer_facts

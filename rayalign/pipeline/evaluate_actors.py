@@ -13,7 +13,7 @@ from rayalign.models.load import load_model
 from rayalign.models.tuned import load_tuned
 from rayalign.pipeline.data_pass import in_pool, set_up_data
 from rayalign.pipeline.devices import prepare_device
-from rayalign.pipeline.reward_service import RewardClient
+from rayalign.pipeline.scoring.service import RewardClient
 from rayalign.sampling.images import as_stored, draw_images
 
 

@@ -20,7 +20,7 @@ from rayalign.errors import WeightsError
 from rayalign.models.load import load_model
 from rayalign.models.publish import apply
 from rayalign.pipeline.devices import prepare_actor
-from rayalign.pipeline.reward_service import RewardClient
+from rayalign.pipeline.scoring.service import RewardClient
 from rayalign.prompts import load_prompts, ticket_prompts
 from rayalign.records import Ticket, derive_seed
 from rayalign.rewards.tally import ScoreTally

@@ -46,11 +46,11 @@ from rayalign.pipeline.encode import fill_cache
 from rayalign.pipeline.failures import Failures, abandon
 from rayalign.pipeline.output_check import check_output, claim
 from rayalign.pipeline.resume import adopt, check_resume, known_history, store_of
-from rayalign.pipeline.reward_service import start_reward_services, stop_reward_services
+from rayalign.pipeline.scoring.service import start_reward_services, stop_reward_services
+from rayalign.pipeline.scoring.text_store import text_encodings
 from rayalign.pipeline.signals import interruptible
 from rayalign.pipeline.streamed import streamed
 from rayalign.pipeline.summary import summarise, write_summary
-from rayalign.pipeline.text_store import text_encodings
 from rayalign.pipeline.training import first_statistics, make_trainer
 from rayalign.pipeline.validate import check_inputs, with_absolute_paths
 from rayalign.pipeline.watch import InThread, Watch

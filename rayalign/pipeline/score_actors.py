@@ -22,7 +22,7 @@ from rayalign.data.images import pixels
 from rayalign.data.picture import PartReader, Picture
 from rayalign.errors import RayalignError
 from rayalign.evaluation.score_table import UNREADABLE
-from rayalign.pipeline.score_replica import fix_torch_threads
+from rayalign.pipeline.scoring.replica import fix_torch_threads
 from rayalign.rewards.first_answer import check_first_answer
 from rayalign.rewards.offline import one_line, score_pictures
 from rayalign.rewards.own import is_own

@@ -34,8 +34,8 @@ from rayalign.evaluation.formatting import duration
 from rayalign.evaluation.score_table import score_text, summarise_scores, unscored_text
 from rayalign.pipeline.cluster import connect
 from rayalign.pipeline.data_pass import in_pool, set_up_data
-from rayalign.pipeline.reward_service import runtime_env_for
 from rayalign.pipeline.score_actors import ScoreActor, read_part
+from rayalign.pipeline.scoring.service import runtime_env_for
 from rayalign.pipeline.signals import interruptible
 from rayalign.rewards.table import absolute_options, check_scorer, scorer_facts, scorer_stamp
 from rayalign.whole_files import write_whole

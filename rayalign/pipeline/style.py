@@ -29,8 +29,8 @@ from rayalign.evaluation.style_table import BASE, TARGET, measure_style, style_g
 from rayalign.pipeline.cluster import check_placement, connect
 from rayalign.pipeline.draw import stored_image_set
 from rayalign.pipeline.output_check import check_writable
-from rayalign.pipeline.reward_service import start_reward_services, stop_reward_services
 from rayalign.pipeline.run import run
+from rayalign.pipeline.scoring.service import start_reward_services, stop_reward_services
 from rayalign.pipeline.signals import interruptible
 from rayalign.pipeline.style_pictures import export_pictures, make_pictures
 from rayalign.pipeline.style_validate import absolute_style, check_style

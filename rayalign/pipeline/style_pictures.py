@@ -34,7 +34,7 @@ from rayalign.models.stylise import ImageToImage
 from rayalign.models.text_to_image import TextToImage
 from rayalign.pipeline.data_pass import in_pool, set_up_data
 from rayalign.pipeline.devices import prepare_actor
-from rayalign.pipeline.reward_service import RewardClient
+from rayalign.pipeline.scoring.service import RewardClient
 from rayalign.records import KEPT, TIE
 from rayalign.sampling.images import as_stored, draw_images
 

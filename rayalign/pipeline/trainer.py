@@ -38,7 +38,7 @@ from rayalign.pipeline.devices import node_leaves, peak_memory, prepare_actor
 from rayalign.pipeline.probe import Probe
 from rayalign.pipeline.publisher import Publisher
 from rayalign.pipeline.resume import store_of
-from rayalign.pipeline.reward_service import RewardClient
+from rayalign.pipeline.scoring.service import RewardClient
 from rayalign.pipeline.shares import check_shares
 from rayalign.records import HeldOut, IterationRecord
 from rayalign.rewards.statistics import ByScorer, from_plain, merge_by_scorer, standards, to_plain

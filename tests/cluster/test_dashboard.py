@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "cluster" / "grafana-dashboard.json").read_text())
-SOURCE = (ROOT / "rayalign" / "pipeline" / "reward_metrics.py").read_text()
+SOURCE = (ROOT / "rayalign" / "pipeline" / "scoring/metrics.py").read_text()
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 
 

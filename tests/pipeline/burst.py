@@ -13,7 +13,7 @@ import ray
 
 from rayalign.config import PoolConfig, RewardConfig, ServiceConfig
 from rayalign.pipeline.cluster import connect
-from rayalign.pipeline.reward_service import RewardClient, scale_of, start_reward_services, stop_reward_services
+from rayalign.pipeline.scoring.service import RewardClient, scale_of, start_reward_services, stop_reward_services
 
 RUN = "burst"
 SCORER = "tests.pipeline.burst:SlowBrightness"

@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from rayalign.pipeline.call_batcher import Call, CallBatcher
+from rayalign.pipeline.scoring.batcher import Call, CallBatcher
 
 
 def call(images: int, with_grad: bool = False) -> Call:

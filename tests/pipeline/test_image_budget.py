@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from rayalign.pipeline.image_budget import ImageBudget
+from rayalign.pipeline.scoring.budget import ImageBudget
 
 
 def test_no_more_images_than_the_budget_in_the_order_they_came() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from rayalign.config import PoolConfig, RewardConfig, ServiceConfig
-from rayalign.pipeline.reward_service import RewardClient, start_reward_services, stop_reward_services
+from rayalign.pipeline.scoring.service import RewardClient, start_reward_services, stop_reward_services
 from rayalign.records import Scores
 from rayalign.rewards.environments import python_of
 from tests.rewards import imagereward_model

@@ -13,7 +13,7 @@ import torch
 from rayalign.config import RunConfig
 from rayalign.errors import ConfigError
 from rayalign.models.load import load_model
-from rayalign.pipeline.reward_service import RewardClient
+from rayalign.pipeline.scoring.service import RewardClient
 from rayalign.pipeline.validate import check_inputs
 from rayalign.records import CLEAN, EMBEDDINGS
 from rayalign.rewards.table import build_scorer

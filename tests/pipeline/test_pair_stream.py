@@ -15,7 +15,7 @@ import ray
 from rayalign.config import RunConfig
 from rayalign.models.load import load_model
 from rayalign.models.publish import checksum
-from rayalign.pipeline.text_store import text_encodings
+from rayalign.pipeline.scoring.text_store import text_encodings
 from rayalign.records import pair_schema
 from tests.pipeline.tools import Hand, bits, ids, kill_actor, scoring
 

@@ -17,17 +17,17 @@ from ray import serve
 
 from rayalign.config import PoolConfig, RewardConfig, ServiceConfig
 from rayalign.errors import ConfigError, RayalignError
-from rayalign.pipeline.call_batcher import Call
-from rayalign.pipeline.reward_names import app_name, store_name
-from rayalign.pipeline.reward_service import (
+from rayalign.pipeline.scoring.batcher import Call
+from rayalign.pipeline.scoring.names import app_name, store_name
+from rayalign.pipeline.scoring.replica import ScoreReplica
+from rayalign.pipeline.scoring.service import (
     RewardClient,
     end_left_behind,
     scale_of,
     start_reward_services,
     stop_reward_services,
 )
-from rayalign.pipeline.score_replica import ScoreReplica
-from rayalign.pipeline.text_store import NAMESPACE, stop_text_store, text_encodings
+from rayalign.pipeline.scoring.text_store import NAMESPACE, stop_text_store, text_encodings
 from rayalign.records import Scores
 from rayalign.rewards.jpeg import JpegScorer
 from rayalign.rewards.table import build_scorer

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from rayalign.pipeline.text_store import TextStore
+from rayalign.pipeline.scoring.text_store import TextStore
 
 ONE, TWO = np.ones(3, dtype=np.float32), np.full(3, 2.0, dtype=np.float32)
 
@@ -66,7 +66,7 @@ def test_a_prompt_that_could_not_be_encoded_is_free_at_once() -> None:
 def test_without_ray_a_scorer_encodes_for_itself_and_no_cluster_is_started() -> None:
     code = (
         "import ray\nfrom rayalign.config import RewardConfig\nfrom rayalign.rewards.table import build_scorer\n"
-        "from rayalign.pipeline.shared_texts import SharedTexts\n"
+        "from rayalign.pipeline.scoring.shared_texts import SharedTexts\n"
         "clip = build_scorer(RewardConfig(scorer='toy-clip'))\n"
         "SharedTexts('a run', 'toy-clip', clip).fetch(['a cat'])\n"
         "print(ray.is_initialized(), len(clip.missing_texts(['a cat'])))"

@@ -18,7 +18,7 @@ from rayalign.models.load import load_model
 from rayalign.models.publish import publishable
 from rayalign.pipeline.board import start_board
 from rayalign.pipeline.pair_stream import pair_dataset
-from rayalign.pipeline.reward_service import start_reward_services, stop_reward_services
+from rayalign.pipeline.scoring.service import start_reward_services, stop_reward_services
 from rayalign.records import Ticket
 
 TIMES = ("ticket_rollout_s", "ticket_scoring_s", "ticket_queued_s")

@@ -1,4 +1,4 @@
-"""Who asks: all scorers at once, with retries, a bounded queue and counts. Starting the services: reward_service.py."""
+"""Who asks: all scorers at once, with retries, a bounded queue and counts. Starting the services: service.py."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ray.serve.handle import DeploymentHandle
 
 from rayalign.config import RewardConfig, ServiceConfig
 from rayalign.errors import RayalignError, ScoringError
-from rayalign.pipeline.image_budget import ImageBudget
-from rayalign.pipeline.reward_metrics import ClientMetrics
-from rayalign.pipeline.reward_names import app_name
-from rayalign.pipeline.score_replica import ScoreAnswer
+from rayalign.pipeline.scoring.budget import ImageBudget
+from rayalign.pipeline.scoring.metrics import ClientMetrics
+from rayalign.pipeline.scoring.names import app_name
+from rayalign.pipeline.scoring.replica import ScoreAnswer
 from rayalign.records import Scores, Standard
 from rayalign.rewards.mixture import check_answer, mix, mix_gradients
 

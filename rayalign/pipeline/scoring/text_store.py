@@ -22,7 +22,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rayalign.pipeline.reward_names import store_beside, store_name
+from rayalign.pipeline.scoring.names import store_beside, store_name
 
 logger = logging.getLogger(__name__)
 

@@ -22,10 +22,10 @@ from ray.serve.schema import ReplicaState
 
 from rayalign.config import PoolConfig, RewardConfig, ServiceConfig
 from rayalign.errors import RayalignError
-from rayalign.pipeline.reward_client import RewardClient
-from rayalign.pipeline.reward_names import APP_PREFIX, app_name
-from rayalign.pipeline.score_replica import quiet_logs, score_application
-from rayalign.pipeline.text_store import has_text_store, start_text_store, stop_text_store
+from rayalign.pipeline.scoring.client import RewardClient
+from rayalign.pipeline.scoring.names import APP_PREFIX, app_name
+from rayalign.pipeline.scoring.replica import quiet_logs, score_application
+from rayalign.pipeline.scoring.text_store import has_text_store, start_text_store, stop_text_store
 from rayalign.rewards.environments import runtime_env_of
 from rayalign.rewards.table import check_scorer, scorer_facts
 

@@ -11,8 +11,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from rayalign.pipeline.reward_names import store_name
-from rayalign.pipeline.text_store import NAMESPACE, SILENCE_S, WAIT_S, Embeddings
+from rayalign.pipeline.scoring.names import store_name
+from rayalign.pipeline.scoring.text_store import NAMESPACE, SILENCE_S, WAIT_S, Embeddings
 from rayalign.rewards.protocol import TextEncoder
 
 logger = logging.getLogger(__name__)

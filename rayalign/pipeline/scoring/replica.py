@@ -19,10 +19,10 @@ from ray.serve.schema import LoggingConfig
 
 from rayalign.config import PoolConfig, RewardConfig, ServiceConfig
 from rayalign.errors import ScoringError
-from rayalign.pipeline.call_batcher import Call, CallBatcher
-from rayalign.pipeline.retry_router import RetryRouter
-from rayalign.pipeline.reward_metrics import ReplicaMetrics
-from rayalign.pipeline.shared_texts import SharedTexts
+from rayalign.pipeline.scoring.batcher import Call, CallBatcher
+from rayalign.pipeline.scoring.metrics import ReplicaMetrics
+from rayalign.pipeline.scoring.router import RetryRouter
+from rayalign.pipeline.scoring.shared_texts import SharedTexts
 from rayalign.rewards.first_answer import check_first_answer
 from rayalign.rewards.mixture import check_answer
 from rayalign.rewards.own import is_own

@@ -6,7 +6,7 @@ import ray
 
 from rayalign.config import RewardConfig
 from rayalign.pipeline.cluster import connect
-from rayalign.pipeline.reward_service import runtime_env_for
+from rayalign.pipeline.scoring.service import runtime_env_for
 from rayalign.rewards.table import scorer_class
 from rayalign.rewards.testing import find_problems
 
