@@ -2,13 +2,14 @@
 
   python benchmarks/soak.py --markdown soak.md --json soak.json --picture soak.png    # 300 iterations
 
-After each iteration: resident memory and open files of every kind of process, bytes in the object store, and files in
-the run's and Ray's folders. Flat means that the mean of the last third is within 5% of the middle third's.
+After each iteration: resident memory and open files of every kind of process, and bytes in the object store.
+Flat means that the mean of the last third is within 5% of the middle third's.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 from output import markdown_table, table, write_json
 
@@ -64,7 +66,7 @@ class Sampler:
 
     def __init__(self, run: Path) -> None:
         self.series: Series = defaultdict(list)
-        self._run, self._seen, self._stop = run, 0, threading.Event()
+        self._run, self._seen, self._samples, self._stop = run, 0, 0, threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def __enter__(self) -> Sampler:
@@ -94,7 +96,11 @@ class Sampler:
                 continue
         found[STORE, "MB"] = _object_store_bytes() / MB
         for key, value in found.items():
-            self.series[key].append(value)
+            # A process that starts late, or whose title says something else at the moment, leaves a gap, not a shift.
+            values = self.series[key]
+            values.extend([math.nan] * (self._samples - len(values)))
+            values.append(value)
+        self._samples += 1
 
 
 def _kind(process: psutil.Process) -> str | None:
@@ -120,9 +126,8 @@ def verdicts(series: Series) -> list[list[object]]:
     rows: list[list[object]] = []
     for (who, what), values in sorted(series.items(), key=lambda item: (item[0][1], item[0][0])):
         third = len(values) // 3
-        first, middle, last = (
-            sum(part) / max(len(part), 1) for part in (values[:third], values[third : 2 * third], values[2 * third :])
-        )
+        parts = (values[:third], values[third : 2 * third], values[2 * third :])
+        first, middle, last = (float(np.nanmean(part)) if part else math.nan for part in parts)
         change = (last - middle) / middle if middle else float(last > 0)
         rows.append([who, what, first, middle, last, f"{change:+.1%}", "yes" if abs(change) <= FLAT else "NO"])
     return rows
