@@ -154,6 +154,11 @@ class IterationRecord:
     # this version and of version 0
     extra: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def number(self) -> int:
+        """As people count, and as checkpoints are named: the first is 1."""
+        return self.iteration + 1
+
 
 # Latent columns by what a row is. stepwise: both drawn from one x_t. trajectory: each from its own. clean: finished
 # images. sample: one transition of one trajectory (x_t to winner), without a loser.

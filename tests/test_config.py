@@ -253,7 +253,7 @@ def test_acting_on_a_collapse_needs_measurements_and_guards_change_nothing_learn
     with pytest.raises(ValidationError, match=r"guard.on_collapse = rollback acts on held-out .* set evaluation.every"):
         RunConfig.model_validate({"guard": {"on_collapse": "rollback"}})
     guarded = {"guard": {"on_collapse": "stop", "on_limit": "stop"}, "evaluation": {"every": 2}}
-    lenient = {"train": {"max_skipped_steps": 50}}
+    lenient = {"train": {"max_skipped_steps": 50, "ema_decay": 0.999, "gradient_checkpointing": True}}
     assert RunConfig.model_validate(guarded | lenient).hash() == RunConfig().hash()
 
 

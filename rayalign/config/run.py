@@ -187,7 +187,8 @@ class RunConfig(Settings):
         if self.standardised:  # the first version's scale comes from the pictures before tuning
             measured = self.evaluation.model_dump(mode="json", include={"num_prompts", "seeds_per_prompt", "batch"})
             learned["before"] = measured | {"prompts": self.prompts.heldout}
-        learned["train"].pop("max_skipped_steps")
+        for name in ("max_skipped_steps", "ema_decay", "gradient_checkpointing"):
+            learned["train"].pop(name)
         for name in ("cache", "max_broken_share"):
             learned["pairs"].pop(name, None)
         if self.objective.gathers:  # each pair is set against those of all workers

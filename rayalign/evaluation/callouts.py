@@ -17,7 +17,7 @@ Found = dict[str, str]  # what it is about -> the sentence
 
 def of_iteration(record: IterationRecord) -> Found:
     """Of one trained iteration."""
-    number = record.iteration + 1
+    number = record.number
     found = {
         name: _constant(name, value, images, different, f"of iteration {number}")
         for name, (value, images, different) in record.extra.get("constant", {}).items()

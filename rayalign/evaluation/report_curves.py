@@ -55,7 +55,7 @@ def curves(history: History) -> list[dict[str, Any]]:
         _counted(history, lambda record: record.counts.get("skipped_steps", 0), "Steps skipped", "of the optimiser"),
     ]
     if history:
-        lag = Curve([record.iteration for record in history], [float(record.lag_max) for record in history])
+        lag = Curve([record.number for record in history], [float(record.lag_max) for record in history])
         svg = line_chart(lag, "Largest lag per iteration")
         charts.append({"title": "Lag", "note": "policy versions, largest in the iteration", "svg": svg})
     return [chart for chart in charts if chart is not None]
@@ -89,7 +89,7 @@ def _counted(
     values = [float(count(record)) for record in history]
     if not any(values):
         return None
-    curve = Curve([record.iteration for record in history], values)
+    curve = Curve([record.number for record in history], values)
     return {"title": title, "note": note, "svg": line_chart(curve, title)}
 
 
@@ -111,7 +111,7 @@ def curve_of(history: History, name: str, low: str | None = None, high: str | No
     def values(key: str) -> list[float]:
         return [float(record.metrics.get(key, math.nan)) for record in having]
 
-    curve = Curve([record.iteration for record in having], values(name))
+    curve = Curve([record.number for record in having], values(name))
     if low and high and any(low in record.metrics for record in having):
         curve = replace(curve, low=values(low), high=values(high))
     return curve if curve.drawable else None

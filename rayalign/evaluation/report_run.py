@@ -50,7 +50,7 @@ def timeline(summary: Dict, history: History) -> Markup | None:
     if not stages or not history:
         return None
     parts = {name: [_finite(record.seconds.get(name)) for record in history] for name in stages}
-    iterations = [record.iteration for record in history]
+    iterations = [record.number for record in history]
     return stacked_bars(iterations, parts, "Seconds of each stage by iteration")
 
 

@@ -46,5 +46,5 @@ def _by_tenth(records: list[IterationRecord], group: str) -> Curve:
 
 
 def _name(side: str, records: list[IterationRecord]) -> str:
-    first, last = records[0].iteration, records[-1].iteration
+    first, last = records[0].number, records[-1].number
     return f"iteration {first}" if first == last else f"{side} {len(records)} iterations"

@@ -201,8 +201,13 @@ class Learner:
         return None if self.average is None else self.average.state()
 
     def restore_average(self, arrays: WeightArrays | None) -> None:
-        if self.average is not None and arrays is not None:
+        """What a checkpoint holds; where it holds none (the run kept no average so far) one begins at the policy."""
+        if self.average is None:
+            return
+        if arrays is not None:
             self.average.restore(arrays)
+        else:
+            self.average.begin()
 
     def _clip(self, kept: int) -> float:
         """Makes the gradient the mean over all workers' kept pairs, clips it, returns its norm before."""

@@ -18,11 +18,15 @@ class PolicyAverage:
     """Follows the policy of `weights`, step by step."""
 
     def __init__(self, weights: WeightSets, decay: float) -> None:
+        self._weights, self._decay = weights, decay
+        self._names = list(weights.state("policy"))
+        self.begin()
+
+    def begin(self) -> None:
+        """Anew, at the policy as it is."""
         from diffusers.training_utils import EMAModel
 
-        self._weights = weights
-        self._names = list(weights.state("policy"))
-        self._average: Any = EMAModel(weights.parameters("policy"), decay=decay)
+        self._average: Any = EMAModel(self._weights.parameters("policy"), decay=self._decay)
 
     def step(self) -> None:
         """The optimiser has made a step."""

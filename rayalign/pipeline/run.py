@@ -239,7 +239,7 @@ class _Run:
         return [record for record in known if record.iteration >= self.done]
 
     def _record(self, record: IterationRecord) -> None:
-        self.done = record.iteration + 1
+        self.done = record.number
         self.tracker.record(record)
         self.progress.iteration(record)
         self._call_out(callouts.of_iteration(record))

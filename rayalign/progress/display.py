@@ -44,7 +44,7 @@ class Progress:
 
     def iteration(self, record: IterationRecord) -> None:
         """One iteration has ended."""
-        self._done = record.iteration + 1
+        self._done = record.number
         reward = record.metrics["reward"]
         self._start_reward = reward if self._start_reward is None else self._start_reward
         rate, left = self._pace.iteration(self._done, record.counts["pairs_kept"])

@@ -12,7 +12,7 @@ def iteration_line(
 ) -> str:
     """One iteration: reward with its change since `start_reward`, what training said, pace, seconds left."""
     return (
-        f"iteration {record.iteration + 1:>3}/{iterations}  {reward_words(record.metrics['reward'], start_reward)}"
+        f"iteration {record.number:>3}/{iterations}  {reward_words(record.metrics['reward'], start_reward)}"
         f"loss {record.metrics['loss']:.4f}  {accuracy_words(record)}"
         f"{pairs_per_s:6.1f} pairs/s  {dropped_words(record)}left {clock(left)}"
     )

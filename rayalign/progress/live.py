@@ -53,7 +53,7 @@ class Live:
 
     def iteration(self, record: IterationRecord, start_reward: float, rate: float, left: float) -> None:
         metrics = record.metrics
-        self._done = record.iteration + 1
+        self._done = record.number
         self._rewards.append(metrics["reward"])
         accuracy = f"   accuracy {metrics['accuracy']:.2f}" if "accuracy" in metrics else ""
         self._learned = (

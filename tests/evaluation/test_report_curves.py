@@ -19,7 +19,7 @@ def drawn(chart: dict[str, Any]) -> list[str]:
 def test_the_probe_has_a_place_of_its_own() -> None:
     history = [record(0, {"loss": 1.0}), record(1, {"loss": 0.5, "heldout/clip": 0.25, "image/edge_density": 0.5})]
     assert [chart["title"] for chart in probe_curves(history)] == ["clip", "edge density"]
-    assert drawn(probe_curves(history)[0]) == ["1: 0.25"]  # of the iteration that measured it
+    assert drawn(probe_curves(history)[0]) == ["2: 0.25"]  # of the iteration that measured it
     assert [chart["title"] for chart in curves(history)] == ["Loss", "Lag"]
 
 
@@ -36,8 +36,8 @@ def test_drops_and_skipped_steps_are_drawn_where_there_were_any() -> None:
     assert [chart["title"] for chart in curves(fine)] == ["Lag"]
     history = [*fine, record(1, {}, pairs_kept=6, pairs_tie=1, pairs_score_raised=1, skipped_steps=2)]
     found = {chart["title"]: drawn(chart) for chart in curves(history)}
-    assert found["Pairs dropped"] == ["0: 0", "1: 0.25"]
-    assert found["Steps skipped"] == ["0: 0", "1: 2"]
+    assert found["Pairs dropped"] == ["1: 0", "2: 0.25"]
+    assert found["Steps skipped"] == ["1: 0", "2: 2"]
 
 
 def test_nothing_yet() -> None:

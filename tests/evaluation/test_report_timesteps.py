@@ -32,7 +32,7 @@ def test_early_and_late_are_quarters_of_the_run() -> None:
 
 def test_of_one_iteration_there_is_no_late() -> None:
     (chart,) = timestep_charts(history([{0: 0.5}]))
-    assert chart["legend"] == [(0, "iteration 0")]
+    assert chart["legend"] == [(0, "iteration 1")]
 
 
 def test_a_run_without_them_has_no_chart() -> None:

@@ -41,6 +41,20 @@ def test_a_restored_average_goes_on_as_if_nothing_had_happened() -> None:
         np.testing.assert_array_equal(one[name], other[name])
 
 
+def test_one_that_begins_late_begins_at_the_policy_of_then() -> None:
+    model = model_of("toy-sd15", adapters=("policy",))
+    average = PolicyAverage(model.weights, 0.9)
+    model.weights.load("policy", nudged(model, 1))
+    average.step()
+    arrays = nudged(model, 2)
+    model.weights.load("policy", arrays)
+    average.begin()
+    state = average.state()
+    assert state["steps"][0] == 0
+    for name, value in arrays.items():
+        np.testing.assert_array_equal(state[name], value)
+
+
 @pytest.mark.parametrize("path", ["toy-sdxl"])
 def test_names_are_those_of_the_policy(path: str) -> None:
     model = model_of(path, adapters=("policy",))
