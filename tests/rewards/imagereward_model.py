@@ -69,24 +69,29 @@ def own_scores(folder: Path, levels_BHWC: np.ndarray) -> np.ndarray:
 
 
 def scorer_numbers(folder: Path) -> dict[str, np.ndarray]:
-    """Scores of ours in this environment, and its gradient beside a difference quotient in float64."""
+    """Ours in this environment: eight together and alone, and the gradient beside a difference quotient in float64."""
     scorer = ImageRewardScorer(str(folder), str(folder / "bert-base-uncased"), device="cpu", chunk=2)
-    noise = np.random.default_rng(2).random((2, 3, 230, 224), dtype=np.float32)
-    images, prompts = 0.4 + 0.2 * noise, PROMPTS[:2]  # off the clamp, whose gradient is straight-through on purpose
-    scores, grad = scorer.score_and_grad(images, prompts)
+    noise = np.random.default_rng(2).random((8, 3, 230, 224), dtype=np.float32)
+    images, prompts = 0.4 + 0.2 * noise, [PROMPTS[row % len(PROMPTS)] for row in range(8)]  # off the clamp
+    few, few_prompts = images[:2], prompts[:2]
+    scores, grad = scorer.score_and_grad(few, few_prompts)
     numbers = {
         "scores": scores,
-        "no_grad": scorer.score(images, prompts),
-        "alone": scorer.score(images[1:], prompts[1:]),
+        "no_grad": scorer.score(few, few_prompts),
+        "together": scorer.score(images, prompts),
+        "alone": np.concatenate([scorer.score(images[row : row + 1], prompts[row : row + 1]) for row in range(8)]),
+        "constants": np.array([scorer.model.mean, scorer.model.std]),
     }
-    direction = np.random.default_rng(3).standard_normal(images.shape)
-    numbers["constants"] = np.array([scorer.model.mean, scorer.model.std])
-    numbers["slope"] = (grad.astype(np.float64) * direction).sum(axis=(1, 2, 3))
+    direction = np.random.default_rng(3).standard_normal(few.shape)
+    numbers["slope_float32"] = (grad.astype(np.float64) * direction).sum(axis=(1, 2, 3))
     scorer.model.double()
+    exact = torch.from_numpy(few.astype(np.float64)).requires_grad_()
+    (exact_grad,) = torch.autograd.grad(scorer.score_tensors(exact, few_prompts).sum(), exact)
+    numbers["slope_float64"] = (exact_grad.numpy() * direction).sum(axis=(1, 2, 3))
     step = 1e-4
     with torch.no_grad():
         ahead, behind = (
-            scorer.score_tensors(torch.from_numpy(images + sign * step * direction), prompts) for sign in (1, -1)
+            scorer.score_tensors(exact + sign * step * torch.from_numpy(direction), few_prompts) for sign in (1, -1)
         )
     return numbers | {"quotient": ((ahead - behind) / (2 * step)).numpy()}
 
