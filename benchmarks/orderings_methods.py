@@ -20,13 +20,20 @@ COMMON: Tree = {
     "sampler": {"guidance_scale": 1.0},
     "rollout": {"samples_per_ticket": 8, "tickets_per_iteration": 8},
     "train": {"lr": 3e-2, "adam_eps": 1e-4, "optimizer_steps": 2, "micro_batch": 40},
-    "evaluation": {"num_prompts": 48, "seeds_per_prompt": 2, "batch": 16},
+    "evaluation": {"num_prompts": 48, "seeds_per_prompt": 2, "batch": 16, "every": 0},
     "iterations": ITERATIONS,
 }
 HALF: Tree = {"rollout": {"samples_per_ticket": 4, "tickets_per_iteration": 8}}
 OFFLINE: Tree = {"train": {"lr": 3e-3, "adam_eps": 1e-8}, "pairs": {"kind": "dataset", "path": "toy-preferences"}}
 DPO: Tree = {"objective": {"kind": "dpo", "beta": 500.0}}
 TAILORPO: Tree = {"pairs": {"tuned_steps": STEPS}, "objective": {"ratio_clip": 0.3}}
+WHOLE: Tree = {"pairs": {"kind": "trajectory", "steps": STEPS}, "objective": {"kind": "dpo"}}
+SPO: Tree = {
+    "pairs": {"tuned_steps": STEPS, "continuation": "random", "num_candidates": 4},
+    "objective": {"kind": "dpo", "beta": 10.0, "ratio_clip": None},
+    # Its beta is a hundred times the others': so is its gradient.
+    "train": {"lr": 3e-2, "adam_eps": 1e-2},
+}
 PAPERS_ETA: Tree = {"pairs": {"guidance": {"enabled": True}}}
 
 
@@ -49,18 +56,10 @@ ONLINE = (
             },
         ),
     ),
-    Method("D3PO", (HALF, {"pairs": {"kind": "trajectory", "steps": STEPS}, "objective": {"kind": "dpo"}})),
-    Method(
-        "SPO",
-        (
-            {
-                "pairs": {"tuned_steps": STEPS, "continuation": "random", "num_candidates": 4},
-                "objective": {"kind": "dpo", "beta": 10.0, "ratio_clip": None},
-                # Its beta is a hundred times the others': so is its gradient.
-                "train": {"lr": 3e-2, "adam_eps": 1e-2},
-            },
-        ),
-    ),
+    Method("D3PO", (HALF, WHOLE, {"objective": {"ratio_clip": 0.3}})),
+    Method("D3PO, its own clip", (HALF, WHOLE, {"objective": {"ratio_clip": 0.1}})),
+    Method("SPO", (SPO,)),
+    Method("SPO, 2 candidates", (SPO, {"pairs": {"num_candidates": 2}})),
     Method("TailorPO", (TAILORPO,)),
     Method("TailorPO-G", (TAILORPO, PAPERS_ETA), ("toy-clip",)),
     Method("TailorPO-G, eta x 10", (TAILORPO, PAPERS_ETA, {"pairs": GUIDED["pairs"]}), ("toy-clip",)),
@@ -72,6 +71,7 @@ REFERENCE = (
     Method("+ copy, no gate", (OFFLINE, DPO, {"reference": COPIED | {"max_divergence": None}}), ("jpeg",)),
     Method("+ copy and gate", (OFFLINE, DPO, {"reference": COPIED | {"max_divergence": 0.005}}), ("jpeg",)),
     Method("+ timesteps", (OFFLINE, DPO, EARLY), ("jpeg",)),
+    Method("+ timesteps, gamma 0.97", (OFFLINE, DPO, EARLY, {"timesteps": {"gamma": 0.97}}), ("jpeg",)),
     Method("+ both", (OFFLINE, DPO, EARLY, {"reference": COPIED | {"max_divergence": 0.005}}), ("jpeg",)),
 )
 # The preference set of the style group is made by orderings.py: the base's own pictures, and these as outlines.

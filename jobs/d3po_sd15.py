@@ -15,9 +15,9 @@ DEFAULTS = {
     "sampler": {"num_steps": 20, "eta": 1.0, "guidance_scale": 5.0},
     "pairs": {"kind": "trajectory", "num_candidates": 2},
     "objective": {"kind": "dpo", "beta": 0.1, "ratio_clip": 0.1},
-    # 32 tickets of 8 trajectories are 256 samples an iteration; 40 iterations draw the paper's 10,000.
+    # 32 tickets of 4 pairs of trajectories are 256 pictures an iteration; 40 iterations draw the paper's 10,000.
     "iterations": 40,
-    "rollout": {"samples_per_ticket": 8, "tickets_per_iteration": 32},
+    "rollout": {"samples_per_ticket": 4, "tickets_per_iteration": 32},
     "train": {"lr": 3e-5, "optimizer_steps": 4, "micro_batch": 8},
 }
 

@@ -276,6 +276,7 @@ def test_the_jobs_defaults_are_valid(job: str) -> None:
             parse("", defaults, [])
     config = parse("", defaults, ["--pairs.path", "pickapic"] if offline else [])
     samples = config.iterations * config.rollout.tickets_per_iteration * config.rollout.samples_per_ticket
+    samples *= config.pairs.num_candidates if config.pairs.kind == "trajectory" else 1
     # The paper's 10,000; of a dataset 2000 steps of 256 pairs, an eighth of the papers'.
     assert samples == (2000 * 256 if offline else 10_240)
     toy = parse("", defaults, ["--model", f"toy-{job.rpartition('_')[2]}"])

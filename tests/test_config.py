@@ -52,7 +52,7 @@ HARMLESS = {
     "placement.train.num": 2,
     "service.max_batch": 3,
     "evaluation.num_prompts": 2,
-    "evaluation.every": 5,
+    "evaluation.every": 7,
     "rollout.max_lag": 1,
     "checkpoints": "s3://bucket/runs",
     "resume": "runs/other",
@@ -251,7 +251,7 @@ def test_nothing_changes_after_validation() -> None:
 
 def test_acting_on_a_collapse_needs_measurements_and_guards_change_nothing_learned() -> None:
     with pytest.raises(ValidationError, match=r"guard.on_collapse = rollback acts on held-out .* set evaluation.every"):
-        RunConfig.model_validate({"guard": {"on_collapse": "rollback"}})
+        RunConfig.model_validate({"guard": {"on_collapse": "rollback"}, "evaluation": {"every": 0}})
     guarded = {"guard": {"on_collapse": "stop", "on_limit": "stop"}, "evaluation": {"every": 2}}
     lenient = {"train": {"max_skipped_steps": 50, "ema_decay": 0.999, "gradient_checkpointing": True}}
     assert RunConfig.model_validate(guarded | lenient).hash() == RunConfig().hash()

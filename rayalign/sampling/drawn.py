@@ -41,7 +41,7 @@ class Drawn:
 
     prompts: list[str]
     rows: list[Rows]
-    final: Scores  # of the finished image a sample keeps: the only one, or the winner
+    final: Scores  # of a sample's finished images, their mean: that of the winners alone would be a better policy's
     denoiser_calls: int  # per sample, all its candidates together
     trajectories: int  # whole trajectories per sample
     denoising_s: float  # wall time, scoring apart
@@ -123,6 +123,17 @@ def choose_scores(scores_K: list[Scores], chosen_B: Tensor) -> Scores:
     parts = {name: chosen([scores.parts[name] for scores in scores_K]) for name in scores_K[0].parts}
     reason_B = chosen([scores.unscored_B for scores in scores_K])
     return Scores(chosen([scores.total_B for scores in scores_K]), parts, reason_B=reason_B)
+
+
+def mean_scores(scores_K: list[Scores]) -> Scores:
+    """Of every sample its candidates' mean; a candidate without a score stands in none, NaN if no candidate has one."""
+
+    def mean(values_KB: list[np.ndarray]) -> np.ndarray:
+        stacked = np.ma.masked_invalid(np.stack(values_KB).astype(np.float64))
+        return np.asarray(stacked.mean(0).filled(np.nan), dtype=np.float32)
+
+    parts = {name: mean([scores.parts[name] for scores in scores_K]) for name in scores_K[0].parts}
+    return Scores(mean([scores.total_B for scores in scores_K]), parts)
 
 
 def choose(candidates_K: list[Tensor], chosen_B: Tensor) -> Tensor:

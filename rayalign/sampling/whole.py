@@ -23,6 +23,7 @@ from rayalign.sampling.drawn import (
     choose,
     choose_scores,
     filled,
+    mean_scores,
     on_cpu,
     score_latents,
     statuses,
@@ -82,7 +83,7 @@ async def draw_trajectory_pairs(
         times = kernel.timestep(step), kernel.timestep_prev(step)
         rows.append(Rows(step, *times, on_cpu(**latents), status, won, lost, np.zeros(len(prompts), dtype=bool)))
     calls = pairs.num_candidates * model.kernel.num_steps
-    return Drawn(prompts, rows, won, calls, pairs.num_candidates, *clock.seconds)
+    return Drawn(prompts, rows, mean_scores(scores), calls, pairs.num_candidates, *clock.seconds)
 
 
 async def draw_final_pairs(
@@ -99,7 +100,7 @@ async def draw_final_pairs(
     status, unmoved = statuses(pairing, scores, pairs.min_gap), np.zeros(len(prompts), dtype=bool)
     rows = [Rows(0, 0.0, 0.0, latents, status, won, lost, unmoved)]
     calls = pairs.num_candidates * model.kernel.num_steps
-    return Drawn(prompts, rows, won, calls, pairs.num_candidates, *clock.seconds)
+    return Drawn(prompts, rows, mean_scores(scores), calls, pairs.num_candidates, *clock.seconds)
 
 
 async def draw_samples(
