@@ -106,15 +106,15 @@ def _chosen(options: argparse.Namespace, config: RunConfig) -> WeightArrays:
     from rayalign.learning.good_policy import load_good
     from rayalign.pipeline.resume import store_of
 
+    # The folder may have moved since its config.yaml was written.
+    own = str(options.run / "checkpoints")
+    store = store_of(config) if config.checkpoints else CheckpointStore.at(own)
     back = rolled_back_to(read_history(options.run))
     if back is not None:
         if options.weights == "ema":
             fix = f"the run went back to policy version {back}, and its average has what came after; set policy"
             raise ConfigError("--weights", "ema", fix)
-        return load_good(options.run, back)
-    # The folder may have moved since its config.yaml was written.
-    own = str(options.run / "checkpoints")
-    store = store_of(config) if config.checkpoints else CheckpointStore.at(own)
+        return load_good(store.place, back)
     newest = store.newest()
     if not newest.done:
         raise CheckpointError("; ".join([f"no whole checkpoint in {store.place.name}", *newest.problems]))

@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from rayalign.errors import CheckpointError
-from rayalign.whole_files import replacing
+from rayalign.learning.checkpoint_place import Place
 
 FILE = "good_policy.safetensors"
 Arrays = dict[str, np.ndarray]
 
 
-def save_good(folder: Path, version: int, policy: Arrays) -> None:
-    """Replaces the one before in one move."""
+def save_good(place: Place, version: int, policy: Arrays) -> None:
+    """Replaces the one before, whole or not at all."""
     arrays = {name: np.asarray(value, order="C") for name, value in policy.items()}
-    with replacing(folder / FILE) as partial:
-        save_file(arrays, partial, metadata={"version": str(version)})
+    with place.scratch() as scratch:
+        save_file(arrays, scratch / FILE, metadata={"version": str(version)})
+        place.put(scratch / FILE, FILE)
 
 
-def good_version(folder: Path) -> int | None:
+def good_version(place: Place) -> int | None:
     """The version that is kept; None if there is none."""
-    path = folder / FILE
-    if not path.exists():
+    if FILE not in place.names():
         return None
-    with safe_open(path, "np") as file:
+    with place.local(FILE) as path, safe_open(path, "np") as file:
         return int(file.metadata()["version"])
 
 
-def load_good(folder: Path, version: int) -> Arrays:
+def load_good(place: Place, version: int) -> Arrays:
     """Raises CheckpointError if it is missing, or of another version."""
-    path, found = folder / FILE, good_version(folder)
+    found = good_version(place)
     if found != version:
-        raise CheckpointError(f"{path} holds policy version {found}, not {version}, the one to go back to")
-    with safe_open(path, "np") as file:
+        kept = "no policy" if found is None else f"policy version {found}"
+        raise CheckpointError(f"{place.name}/{FILE} holds {kept}, not version {version}, the one to go back to")
+    with place.local(FILE) as path, safe_open(path, "np") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)

@@ -29,7 +29,8 @@ class SkippedSteps:
     """Counts the steps in a row that a fault cost, and stops at the limit."""
 
     def __init__(self, config: TrainConfig) -> None:
-        self._config, self._in_a_row = config, 0
+        self._config = config
+        self.in_a_row = 0  # goes into the checkpoint
 
     def note(self, reason: str | None, where: str) -> None:
         """A step was made (None) or skipped. Raises RunStopped, saying what to try, at the limit.
@@ -37,11 +38,11 @@ class SkippedSteps:
         A step without pairs, or one that only lowered a loss scale, is neither a fault nor the end of a row of them.
         """
         if reason is None:
-            self._in_a_row = 0
+            self.in_a_row = 0
         if reason not in (SKIPPED_LOSS, SKIPPED_GRADIENT):
             return
-        self._in_a_row += 1
-        if self._in_a_row < self._config.max_skipped_steps:
+        self.in_a_row += 1
+        if self.in_a_row < self._config.max_skipped_steps:
             return
         config = self._config
         remedies = [f"a lower train.lr (now {config.lr:g})", "a lower objective.beta"]
@@ -49,7 +50,7 @@ class SkippedSteps:
             safer = "bf16" if config.mixed_precision == "fp16" else "no"
             remedies.insert(0, f"train.mixed_precision = {safer} (now {config.mixed_precision})")
         raise RunStopped(
-            f"{where}: the {reason} was not finite, the last of {self._in_a_row} such optimiser steps in a row "
+            f"{where}: the {reason} was not finite, the last of {self.in_a_row} such optimiser steps in a row "
             f"(train.max_skipped_steps = {config.max_skipped_steps}). They changed no weight. "
             f"Try {', or '.join(remedies)}"
         )

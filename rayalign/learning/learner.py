@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import nullcontext
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -196,6 +197,17 @@ class Learner:
         self.meter.training_s += time.perf_counter() - started
         self.skipped.note(reason, self._where())
 
+    def rules(self) -> dict[str, Any]:
+        """For a checkpoint: what its next steps depend on, beside weights, optimiser and reference."""
+        scaler = self.accelerator.scaler
+        return {"skipped": self.skipped.in_a_row, "scaler": None if scaler is None else scaler.state_dict()}
+
+    def restore_rules(self, rules: dict[str, Any]) -> None:
+        """What `rules` gave; nothing of a checkpoint from before there were any."""
+        self.skipped.in_a_row = rules.get("skipped", 0)
+        if self.accelerator.scaler is not None and rules.get("scaler"):
+            self.accelerator.scaler.load_state_dict(rules["scaler"])
+
     def average_state(self) -> WeightArrays | None:
         """For a checkpoint; null where no average is kept."""
         return None if self.average is None else self.average.state()
@@ -234,9 +246,7 @@ class Learner:
 
     def _where(self) -> str:
         steps = self.config.optimizer_steps
-        return (
-            f"iteration {self._iteration + 1} of {self.run.iterations}, optimiser step {self._steps_made} of {steps}"
-        )
+        return f"iteration {self._iteration + 1} of {self.run.iterations}, optimiser step {self._steps_made} of {steps}"
 
     def finish_iteration(self) -> tuple[dict[str, float], dict[str, int], float]:
         """(means over the iteration's kept pairs, counts, training seconds of this worker); starts the next."""

@@ -6,16 +6,17 @@ from typing import Any
 
 from rayalign.config import RunConfig
 from rayalign.evaluation.collapse import CollapseWatch
+from rayalign.learning.checkpoint_place import Place
 from rayalign.learning.good_policy import Arrays, good_version, save_good
 from rayalign.learning.guards import Alarm
 from rayalign.records import HeldOut, IterationRecord
 
 
 class CollapseGuard:
-    """`evaluation.collapse` with its consequences. Its `state` goes into the checkpoint."""
+    """`evaluation.collapse` with its consequences. Its `state` goes into the checkpoint, the good policy beside it."""
 
-    def __init__(self, config: RunConfig) -> None:
-        self._config = config
+    def __init__(self, config: RunConfig, place: Place) -> None:
+        self._config, self._place = config, place
         self._watch = CollapseWatch(config.guard, config.evaluation.scorers)
         self.state, self.trained = self._watch.state, self._watch.trained
 
@@ -29,7 +30,7 @@ class CollapseGuard:
         the run is resumed from takes its place.
         """
         self._watch.restore(state)
-        if self.begun and good_version(self._config.folder) != self._watch.last_good:
+        if self.begun and good_version(self._place) != self._watch.last_good:
             self._watch.last_good = version
             self._keep(version, policy)
 
@@ -53,4 +54,4 @@ class CollapseGuard:
 
     def _keep(self, version: int, policy: Arrays) -> None:
         if self._config.guard.on_collapse == "rollback":
-            save_good(self._config.folder, version, policy)
+            save_good(self._place, version, policy)

@@ -24,7 +24,6 @@ OURS = (
     "best",
     "ray",
     "export",
-    "good_policy.safetensors",
     "history.jsonl",
     "summary.json",
     "report.html",

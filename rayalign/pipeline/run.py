@@ -251,7 +251,7 @@ class _Run:
             raise RunStopped(f"no checkpoint in {self.store.place.name}: the train workers must see the same folder")
         history = read_history(folder)
         back = rolled_back_to(history)
-        policy = self.store.policy(done) if back is None else load_good(folder, back)
+        policy = self.store.policy(done) if back is None else load_good(self.store.place, back)
         family = find_family(config.model.path, config.model.family)
         saved = self._save_weights(family, done if back is None else back, policy)
         self.progress.stage(f"drawing {len(before)} images after tuning")

@@ -67,7 +67,8 @@ class TrainWorker:
         self.model = load_model(config, device, adapters=("policy", "reference"))
         self.learner = Learner(self.model, config, make_accelerator(config.train, device))
         self.limits = Limits(config.guard)
-        self.collapse = CollapseGuard(config)
+        self.store = store_of(config)
+        self.collapse = CollapseGuard(config, self.store.place)
         self.previous: Arrays = self.model.weights.state("policy")  # the version before the present one
         # Of all that was scored before a version, from the untuned model's pictures on; `scores[0]` the previous one's.
         self.scores: list[ByScorer] = [scores, scores]
@@ -75,7 +76,6 @@ class TrainWorker:
         client.standards = standards(config.rewards, scores)  # the first version's for all, so that these compare
         self.probe, self._unscored = Probe(config, self.model, client), client.failures
         self._untuned: HeldOut | None = None  # measured before the first iteration
-        self.store = store_of(config)
         self.history = ""  # a line an iteration since the first, which each checkpoint holds
         self._stored: tuple[int, Part] | None = None  # the reference in the store, after so many changes
         self.publisher: Publisher | None = None  # worker 0's
@@ -124,6 +124,7 @@ class TrainWorker:
         restore_optimizer(self.learner.optimizer, state.optimizer)
         self.learner.reference.restore(state.rules.get("reference", {}))
         self.learner.restore_average(state.ema)
+        self.learner.restore_rules(state.rules.get("learner", {}))
         if "scores" in state.rules:
             self.scores = [from_plain(one) for one in state.rules["scores"]]
         self.limits.restore(state.rules.get("limits", {}))
@@ -284,8 +285,9 @@ class TrainWorker:
         self._stored = changes, stored
 
     def _rules(self) -> dict[str, Any]:
-        """What the reference, the guards and the scores' scales remember."""
+        """What the learner, the reference, the guards and the scores' scales remember."""
         return {
+            "learner": self.learner.rules(),
             "reference": self.learner.reference.state(),
             "limits": self.limits.state(),
             "collapse": self.collapse.state(),

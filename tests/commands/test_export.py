@@ -22,6 +22,7 @@ from rayalign.evaluation.comparison import compare
 from rayalign.evaluation.history import history_line
 from rayalign.evaluation.image_set import ImageSet
 from rayalign.learning.checkpoint import Checkpoint
+from rayalign.learning.checkpoint_place import LocalPlace
 from rayalign.learning.checkpoint_store import CheckpointStore
 from rayalign.learning.good_policy import save_good
 from rayalign.models.load import load_model, resolve_path
@@ -127,7 +128,7 @@ def test_a_card_says_what_was_tuned_and_how_it_scored(tmp_path: Path) -> None:
 def test_a_run_that_went_back_gives_the_policy_that_it_ended_with(tmp_path: Path) -> None:
     run, model = a_run(tmp_path, "toy-sd15")
     good = {name: value * 0.5 for name, value in model.weights.state().items()}
-    save_good(run, 2, good)
+    save_good(LocalPlace(run / "checkpoints"), 2, good)
     (run / "history.jsonl").write_text(history_line(IterationRecord(2, 3, {}, {}, {}, 0, {"rollback": 2})))
     assert main(["export", str(run)]) == 0
     found = load_file(run / "export" / "diffusers" / "pytorch_lora_weights.safetensors")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -98,6 +99,18 @@ def test_a_step_that_is_made_ends_the_row() -> None:
         skipped.note(reason, "here")
     with pytest.raises(RunStopped, match="the loss was not finite"):
         skipped.note("loss", "here")
+
+
+def test_a_restart_neither_forgives_the_row_nor_forgets_the_loss_scale() -> None:
+    first, again = (learner_of(train={"max_skipped_steps": 3}) for _ in range(2))
+    first.skipped.note("loss", "here")
+    first.skipped.note("gradient", "here")
+    first.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
+    again.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=65536.0)
+    again.restore_rules(json.loads(json.dumps(first.rules())))
+    assert again.accelerator.scaler.get_scale() == 512.0
+    with pytest.raises(RunStopped, match="the last of 3 such optimiser steps in a row"):
+        again.skipped.note("loss", "here")
 
 
 def on_two(rank: int, fault: str) -> tuple[dict[str, Any], dict[str, int], str]:

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from rayalign.config import RunConfig
+from rayalign.learning.checkpoint_place import LocalPlace
 from rayalign.learning.good_policy import good_version, load_good
 from rayalign.pipeline.collapse_guard import CollapseGuard
+from rayalign.pipeline.resume import store_of
 from rayalign.records import HeldOut, IterationRecord
 
 SPREAD = [0.9, 1.1] * 4
@@ -28,7 +30,11 @@ def guard_of(folder: Path, action: str, name: str = "run") -> CollapseGuard:
     tree: dict[str, Any] = {"output": str(folder), "name": name, "guard": {"on_collapse": action}}
     config = RunConfig.model_validate(tree | {"evaluation": {"every": 2}})
     config.folder.mkdir(exist_ok=True)
-    return CollapseGuard(config)
+    return CollapseGuard(config, store_of(config).place)
+
+
+def place(folder: Path) -> LocalPlace:
+    return LocalPlace(folder / "checkpoints")
 
 
 def policy(version: int) -> dict[str, np.ndarray]:
@@ -47,10 +53,10 @@ GOOD, COLLAPSED = {"reward": 1.2}, {"reward": 1.5, "diversity": 0.3}
 def test_a_rollback_goes_to_the_last_version_measured_good(tmp_path: Path) -> None:
     guard = guard_of(tmp_path, "rollback")
     guard.begin(held_out(0), policy(0))
-    assert good_version(tmp_path / "run") == 0
+    assert good_version(place(tmp_path / "run")) == 0
     assert look(guard, held_out(2, **GOOD)) == (False, {})
     assert look(guard, held_out(4, **COLLAPSED)) == (True, {"rollback": 2})
-    np.testing.assert_array_equal(load_good(tmp_path / "run", 2)["lora"], [2, 2])
+    np.testing.assert_array_equal(load_good(place(tmp_path / "run"), 2)["lora"], [2, 2])
 
 
 @pytest.mark.parametrize(("action", "alarms"), [("warn", [True, False]), ("stop", [True, True])])
@@ -58,7 +64,7 @@ def test_a_warning_is_given_once_and_a_stop_whenever_it_is_met(tmp_path: Path, a
     guard = guard_of(tmp_path, action)
     guard.begin(held_out(0), policy(0))
     assert [look(guard, held_out(version, **COLLAPSED)) for version in (2, 4)] == [(one, {}) for one in alarms]
-    assert good_version(tmp_path / "run") is None
+    assert good_version(place(tmp_path / "run")) is None
 
 
 def test_resumed_in_place_it_keeps_its_policy_and_elsewhere_the_one_it_came_with(tmp_path: Path) -> None:
@@ -71,7 +77,7 @@ def test_resumed_in_place_it_keeps_its_policy_and_elsewhere_the_one_it_came_with
         assert guard.begun
     assert look(here, held_out(4, **COLLAPSED)) == (True, {"rollback": 2})
     assert look(elsewhere, held_out(4, **COLLAPSED)) == (True, {"rollback": 3})
-    np.testing.assert_array_equal(load_good(tmp_path / "other", 3)["lora"], [3, 3])
+    np.testing.assert_array_equal(load_good(place(tmp_path / "other"), 3)["lora"], [3, 3])
 
 
 def test_without_an_untuned_measurement_there_is_nothing_to_compare_with(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from rayalign.config import RunConfig
 from rayalign.errors import RunStopped
 from rayalign.evaluation.history import read_history
 from rayalign.evaluation.image_set import ImageSet
+from rayalign.learning.checkpoint_place import LocalPlace
 from rayalign.learning.good_policy import load_good
 from rayalign.models.load import load_model
 from rayalign.pipeline.resume import store_of
@@ -63,7 +64,7 @@ def test_pictures_that_collapse_send_the_run_back_to_its_last_good_policy(
     assert alarm["text"].startswith("the guiding reward rose while ")
     assert summary["policy_version"] == back
     # What is saved, and what the pictures after tuning show, is that policy's and not the newest's.
-    good = load_good(config.folder, back)
+    good = load_good(LocalPlace(config.folder / "checkpoints"), back)
     stored = store_of(config).policy(back)
     assert all(np.array_equal(good[name], value) for name, value in stored.items())
     after = ImageSet.load(config.folder / "images" / "after")
