@@ -173,6 +173,8 @@ MOMENTS = 6  # count, mean, sum of squared deviations, lowest, highest, images a
 EMBEDDINGS = ("embedding_prompt", "embedding_winner", "embedding_loser")
 # Where it does, the clean images of step-wise candidates travel to it as latents, and end there.
 CLEAN = ("clean_winner", "clean_loser")
+# So do the captions of a set's pairs: one trained with the empty prompt is contrasted by its own caption.
+CAPTION = "caption"
 
 
 def pair_schema(

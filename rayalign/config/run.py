@@ -72,7 +72,7 @@ class EvaluationConfig(Settings):
     batch: Positive = Field(8, description="images drawn together")
     scorers: tuple[str, ...] = Field((), description="held-out scorers: measured, never trained on")
     every: Annotated[int, Field(ge=0)] = Field(
-        5, description="iterations between held-out measurements while training (0: none); the collapse alarm needs them"
+        5, description="iterations between held-out measurements while training (0: none); collapse alarms need them"
     )
     best_by: str | None = Field(
         None, description="scorer that tells the best checkpoint on held-out prompts; null: the first held-out one"

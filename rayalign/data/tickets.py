@@ -11,7 +11,7 @@ import pyarrow as pa
 from rayalign.config import RunConfig
 from rayalign.data.latents import LatentRows
 from rayalign.data.preferences import PreferenceIndex, epoch_order, num_rows
-from rayalign.records import Ticket, derive_seed, pair_schema, tensor_column
+from rayalign.records import CAPTION, Ticket, derive_seed, pair_schema, tensor_column
 from rayalign.rewards.statistics import Moments
 
 
@@ -67,4 +67,7 @@ def clean_table(rows: LatentRows, numbers: list[int], ticket: Ticket, config: Ru
         values if isinstance(values, pa.Array) else pa.array(values, type=field.type)
         for field, values in ((field, columns[field.name]) for field in schema)
     ]
-    return pa.Table.from_arrays(arrays, schema=schema)
+    table = pa.Table.from_arrays(arrays, schema=schema)
+    if config.objective.embeds_with is not None:
+        table = table.append_column(CAPTION, pa.array(rows.prompts, type=pa.string()))
+    return table

@@ -17,7 +17,7 @@ from rayalign.models.pixels import decode_latents
 from rayalign.models.vae import load_vae
 from rayalign.pipeline.devices import prepare_actor
 from rayalign.pipeline.scoring.shared_texts import SharedTexts
-from rayalign.records import CLEAN, EMBEDDINGS, tensor_values
+from rayalign.records import CAPTION, CLEAN, EMBEDDINGS, tensor_values
 from rayalign.rewards.protocol import TextEncoder
 from rayalign.rewards.table import build_scorer
 
@@ -36,14 +36,14 @@ class AnnotateActor:
     def __call__(self, pairs: pa.Table) -> pa.Table:
         """A ticket's pairs with `records.EMBEDDINGS` appended and the clean latents of step-wise rows taken away."""
         names = CLEAN if CLEAN[0] in pairs.column_names else ("winner", "loser")
-        prompts = pairs["prompt"].to_pylist()
+        prompts = pairs[CAPTION if CAPTION in pairs.column_names else "prompt"].to_pylist()
         self._texts.fetch(prompts)
         embedded = [self._clip.embed_prompts(prompts)]  # type: ignore[attr-defined]
         embedded += [self._clip.embed_images(self._images(tensor_values(pairs[name]))) for name in names]  # type: ignore[attr-defined]
         for column, values in zip(EMBEDDINGS, embedded, strict=True):
             flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
             pairs = pairs.append_column(column, pa.FixedSizeListArray.from_arrays(flat, values.shape[1]))
-        return pairs.drop_columns([name for name in CLEAN if name in pairs.column_names])
+        return pairs.drop_columns([name for name in (*CLEAN, CAPTION) if name in pairs.column_names])
 
     @torch.no_grad()
     def _images(self, latents: np.ndarray) -> np.ndarray:
