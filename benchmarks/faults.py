@@ -206,7 +206,7 @@ def main() -> None:
         print(table(HEADER, [outcome.row()]), flush=True)
         _write(options, plain_s, outcomes)
     print("\n" + table(HEADER, [outcome.row() for outcome in outcomes]))
-    sys.exit(0 if all(outcome.good for outcome in outcomes) else "a seed lost something, or ended before all its kills; see above")
+    sys.exit(0 if all(outcome.good for outcome in outcomes) else "a seed lost something, or not all its kills came")
 
 
 def _write(options: argparse.Namespace, plain_s: float, outcomes: list[Outcome]) -> None:
