@@ -13,7 +13,7 @@ import ray
 from ray._private import ray_constants
 
 from rayalign.config import PoolConfig, RunConfig, WorkersConfig
-from rayalign.errors import ConfigError
+from rayalign.errors import ConfigError, RayalignError
 from rayalign.rewards.own import code_of
 
 # An embedded Ray on a small machine declares this many logical CPUs: actors here mostly wait for one another, and
@@ -47,12 +47,12 @@ def connect(scorers: Sequence[str] = ()) -> bool:
         return False
     _stay_on_loopback()
     # "local": without it the address file of a dead cluster would be tried.
-    ray.init(
-        address="local",
-        num_cpus=max(os.cpu_count() or 1, MIN_LOGICAL_CPUS),
-        include_dashboard=False,
-        **quiet,
-    )
+    cpus = max(os.cpu_count() or 1, MIN_LOGICAL_CPUS)
+    try:
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+    except Exception as error:  # Ray raises a bare one where its own processes did not come up in time
+        fix = "see that processors and memory are free, then give the same command again; `rayalign doctor` looks"
+        raise RayalignError(f"Ray did not start on this machine ({' '.join(str(error).split())}); {fix}") from error
     return True
 
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from rayalign.progress.lines import iteration_line
+from rayalign.progress.lines import iteration_line, learned_line
 from rayalign.progress.pace import Pace
 from rayalign.records import IterationRecord
 
@@ -48,7 +48,8 @@ class Progress:
         reward = record.metrics["reward"]
         self._start_reward = reward if self._start_reward is None else self._start_reward
         rate, left = self._pace.iteration(self._done, record.counts["pairs_kept"])
-        self._say(iteration_line(record, self._iterations, self._start_reward, rate, left))
+        brief = learned_line(record, self._iterations, self._start_reward)
+        self._say(iteration_line(record, self._iterations, self._start_reward, rate, left), brief)
         if self._live is not None:
             self._live.iteration(record, self._start_reward, rate, left)
 
@@ -61,12 +62,13 @@ class Progress:
             self._log.close()
             self._log = None
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, brief: str | None = None) -> None:
+        """To the log and to the screen; `brief` in its place above a live display, which says the rest."""
         if self._log is not None:
             self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
             self._log.flush()
         if self._live is not None:
-            self._live.line(text)
+            self._live.line(text if brief is None else brief)
         else:
             print(text, flush=True)
 

@@ -10,11 +10,23 @@ from rayalign.records import BROKEN_STATUSES, LATENT_FAILED, UNSCORED_STATUSES, 
 def iteration_line(
     record: IterationRecord, iterations: int, start_reward: float, pairs_per_s: float, left: float
 ) -> str:
-    """One iteration: reward with its change since `start_reward`, what training said, pace, seconds left."""
+    """One iteration: `learned_words`, pace, seconds left."""
+    return (
+        f"{learned_words(record, iterations, start_reward)}"
+        f"{pairs_per_s:6.1f} pairs/s  {dropped_words(record)}left {clock(left)}"
+    )
+
+
+def learned_line(record: IterationRecord, iterations: int, start_reward: float) -> str:
+    """For the live display, whose own rows have the pace: 80 columns hold it."""
+    return (learned_words(record, iterations, start_reward) + dropped_words(record)).rstrip()
+
+
+def learned_words(record: IterationRecord, iterations: int, start_reward: float) -> str:
+    """Reward with its change since `start_reward`, and what training said."""
     return (
         f"iteration {record.number:>3}/{iterations}  {reward_words(record.metrics['reward'], start_reward)}"
         f"loss {record.metrics['loss']:.4f}  {accuracy_words(record)}"
-        f"{pairs_per_s:6.1f} pairs/s  {dropped_words(record)}left {clock(left)}"
     )
 
 

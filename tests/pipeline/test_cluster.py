@@ -8,8 +8,8 @@ import psutil
 import pytest
 import ray
 
-from rayalign.errors import ConfigError
-from rayalign.pipeline.cluster import check_placement
+from rayalign.errors import ConfigError, RayalignError
+from rayalign.pipeline.cluster import check_placement, connect
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -56,3 +56,14 @@ def test_nothing_of_an_embedded_cluster_listens_to_the_network() -> None:
     assert [found for found in outside if found[1].ip != "::1"] == []
     assert not ray._private.worker._global_node.address_info.get("webui_url")  # no dashboard
     serve.shutdown()
+
+
+def test_a_ray_that_does_not_start_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(**_: Any) -> None:
+        raise Exception("The current node timed out\nduring startup.")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuses)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(RayalignError, match=r"Ray did not start .*timed out during startup.*free, then give the same"):
+        connect()
