@@ -87,6 +87,13 @@ def scorer_numbers(folder: Path) -> dict[str, np.ndarray]:
     scorer.model.double()
     exact = torch.from_numpy(few.astype(np.float64)).requires_grad_()
     (exact_grad,) = torch.autograd.grad(scorer.score_tensors(exact, few_prompts).sum(), exact)
+    # The package's own differentiable score, of images that are preprocessed already.
+    ids_BL, mask_BL = (torch.stack(parts) for parts in zip(*map(scorer.tokens, few_prompts), strict=True))
+    own = scorer.model.score_gard(ids_BL, mask_BL, scorer.preprocessing(exact))[:, 0]
+    (own_grad,) = torch.autograd.grad(own.sum(), exact)
+    numbers |= {"own_differentiable": own.detach().numpy(), "own_grad": own_grad.numpy()}
+    numbers["grad_float64"] = exact_grad.numpy()
+    numbers["scores_float64"] = scorer.score_tensors(exact, few_prompts).detach().numpy()
     numbers["slope_float64"] = (exact_grad.numpy() * direction).sum(axis=(1, 2, 3))
     step = 1e-4
     with torch.no_grad():

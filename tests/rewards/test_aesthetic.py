@@ -11,7 +11,11 @@ from transformers import CLIPModel
 
 from rayalign.rewards.aesthetic import AestheticScorer, load_head
 
-REAL_HEAD = Path(__file__).parents[3] / "shared" / "data" / "sac+logos+ava1-l14-linearMSE.pth"
+# Beside the project where it was given; not part of it.
+REAL_HEAD = next(
+    (found for up in Path(__file__).parents if (found := up / "shared/data/sac+logos+ava1-l14-linearMSE.pth").exists()),
+    Path("not here"),
+)
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI's
 
 

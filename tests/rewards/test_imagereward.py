@@ -283,6 +283,13 @@ def test_real_gradient_equals_finite_differences(real: dict[str, np.ndarray]) ->
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # a ViT-L on a busy machine
+def test_real_scores_and_gradients_are_the_packages_differentiable_ones(real: dict[str, np.ndarray]) -> None:
+    np.testing.assert_allclose(real["scores_float64"], real["own_differentiable"], rtol=1e-9)
+    np.testing.assert_allclose(real["grad_float64"], real["own_grad"], rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # a ViT-L on a busy machine
 def test_real_bits_do_not_depend_on_the_company(real: dict[str, np.ndarray]) -> None:
     np.testing.assert_array_equal(real["scores"], real["no_grad"])
     np.testing.assert_array_equal(real["alone"], real["together"])
