@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rayalign.cli import parse
 from rayalign.config import RunConfig
 from rayalign.planning.costs import Costs, measure_costs
 from rayalign.planning.dry_run import dry_run
 from rayalign.planning.hardware import parse_hardware
 from rayalign.planning.plan import make_plan
 
-MODEL = "stabilityai/stable-diffusion-xl-base-1.0"
+ROOT = Path(__file__).parents[2]
 SHARED = {"train": {"gpus": 0.4}, "rollout": {"gpus": 0.4}, "scorer": {"gpus": 0.2}}
 APART = {
     "train": {"num": 2, "gpus": 1},
@@ -22,8 +25,13 @@ APART = {
 
 
 def run(placement: dict[str, dict[str, float]]) -> RunConfig:
-    tree = {"model": {"path": MODEL}, "rewards": [{"scorer": "pickscore"}], "placement": placement}
-    return RunConfig.model_validate(tree)
+    """As `jobs/tailorpo_sdxl.py --reward pickscore` has it."""
+    namespace: dict[str, Any] = {"__name__": "job"}
+    exec((ROOT / "jobs" / "tailorpo_sdxl.py").read_text(encoding="utf-8"), namespace)
+    options = [
+        f"--placement.{group}.{name}={value}" for group, of in placement.items() for name, value in of.items()
+    ]
+    return parse("", namespace["DEFAULTS"], ["--reward", "pickscore", *options])
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +60,12 @@ def test_what_fits(
     for total, block in re.findall(r"^GPU memory of .*: ([\d.]+) GB\n((?:  .*\n)+)", said, re.MULTILINE):
         shown = [float(found) for found in re.findall(r"^ +([\d.]+) ", block, re.MULTILINE)]
         assert sum(shown) == pytest.approx(float(total), abs=0.1)
+
+
+def test_the_page_shows_what_is_printed(costs: Costs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rayalign.planning.dry_run.measure_costs", lambda config: costs)
+    page = (ROOT / "docs" / "planning.md").read_text(encoding="utf-8")
+    assert f"```text\n{dry_run(run(APART), '8xh100')}\n```" in page
 
 
 def test_24_gb_are_too_few_for_all_on_one_card_and_enough_to_draw(costs: Costs) -> None:
