@@ -148,7 +148,7 @@ class IterationRecord:
     version: int  # the policy version that training it produced
     metrics: dict[str, float]  # loss, accuracy, implicit_reward, grad_norm, reward/<scorer>, ...
     counts: dict[str, int]  # pairs_kept, pairs_tie, pairs_score_raised, denoiser_calls, policy_calls, ...
-    seconds: dict[str, float]  # rollout, scoring, queued, training, waiting, sync
+    seconds: dict[str, float]  # rollout, scoring, queued, training, waiting, sync, probe; wall
     lag_max: int  # policy versions between drawing and training, the largest in the iteration
     # constant: scorer -> [its only answer, images, different ones at least]; heldout, heldout_start: a HeldOut each, of
     # this version and of version 0

@@ -14,6 +14,11 @@ import pytest
 
 from rayalign.cli import parse
 from rayalign.commands import main as entry
+from rayalign.evaluation.drift import MEANING
+from rayalign.learning.iteration_stats import IterationStats
+from rayalign.learning.meter import BY_TENTH, COUNTS, STEPS
+from rayalign.objectives.table import OBJECTIVES
+from rayalign.records import HeldOut, Standard
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -104,6 +109,26 @@ def test_links_between_pages_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_number_that_is_logged_stands_on_the_metrics_page() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    listed = "|".join(
+        r"(?:\w+/)?" + re.escape(name).replace(r"\*", r"\w*").replace("<scorer>", r"\w+").replace("<n>", "0")
+        for line in page.splitlines()
+        if line.startswith("| `")
+        for name in re.findall("`(?:train/|counts/|seconds/)?([^`]+)`", line.split(" | ")[0])
+    )
+    record = IterationStats(1, ["jpeg"]).record(0, {}, {}, {})
+    heldout = HeldOut(0, 0.0, {"jpeg": 0.0}, dict.fromkeys(MEANING, 0.0), 1, 0, 0.0)
+    logged = {"loss", "grad_norm", *COUNTS, *STEPS, *heldout.metrics()}
+    logged |= {*record.metrics, *record.counts, *record.seconds}
+    logged |= {f"{name}_by_tenth/0" for name in BY_TENTH} | {f"score_{name}/jpeg" for name in Standard._fields}
+    logged |= {name for objective in OBJECTIVES for name in objective.metrics}
+    for file in (ROOT / "rayalign").glob("*/*.py"):
+        logged |= set(re.findall(r'"((?:guard|reference|memory)/\w+)"', file.read_text(encoding="utf-8")))
+    assert len(logged) > 50
+    assert sorted(name for name in logged if not re.fullmatch(listed, name)) == []
 
 
 def test_every_page_is_in_the_sites_navigation() -> None:

@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 LABELS = {"ok": "OK", "warning": "warning", "problem": "PROBLEM"}
 
 
+EXAMPLES = """examples:
+  rayalign doctor
+  rayalign doctor --output /data/runs --start-ray     # would runs fit there, and does a cluster start here
+  rayalign doctor --json > doctor.json                # to show somebody else
+"""
+
+
 def main(arguments: list[str]) -> int:
     """1 where there is a problem, else 0."""
     options = _parser().parse_args(arguments)
@@ -27,8 +34,10 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rayalign doctor",
-        description="Looks at what a run needs and says what to do where something is wrong. Changes nothing, starts "
+        description="Looks at what a run needs and says what to do where something is wrong. Changes nothing, starts\n"
         "no cluster unless asked, and takes a few seconds. Exit code 1 where there is a problem.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--output", default="runs", help="folder of runs to look at [runs]")
     parser.add_argument("--start-ray", action="store_true", help="without RAY_ADDRESS: start a cluster, and end it")

@@ -39,7 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rayalign",
         description="Aligns text-to-image diffusion models with human preference, online, on Ray.",
-        epilog="`rayalign COMMAND --help` explains a command.",
+        epilog="`rayalign COMMAND --help` explains a command.\n\n"
+        "example:\n  rayalign train --model toy-sdxl --reward jpeg --name first",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (_, summary) in COMMANDS.items():

@@ -18,6 +18,18 @@ HEADINGS = ("name", "unit and range", "prompt", "tokens", "gradient", "licence",
 WIDTHS = (11, 30, 6, 6, 8, 15, 37)  # longer text goes on in the next line
 GAP = "  "
 
+EXAMPLES = """examples:
+  rayalign scorers
+  rayalign scorers install imagereward
+  rayalign scorers check my_package.my_module:MyScorer
+"""
+INSTALL_EXAMPLES = "example:\n  rayalign scorers install imagereward"
+CHECK_EXAMPLES = """examples:
+  rayalign scorers check jpeg
+  rayalign scorers check clip --option model=ViT-B-32 --option pretrained=openai
+  rayalign scorers check my_package.my_module:MyScorer
+"""
+
 
 def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
@@ -35,23 +47,29 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rayalign scorers",
-        description="Lists the scorers that --reward takes by name, and whether their usual weights are on this "
+        description="Lists the scorers that --reward takes by name, and whether their usual weights are on this\n"
         "machine (the network is not asked). Any other is --reward my_package.my_module:MyScorer.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(dest="action", metavar="install | check")
     install = actions.add_parser(
         "install",
         help="make the environment that a scorer runs in",
-        description="Makes the environment of a scorer whose packages cannot be installed beside the others. Runs do "
+        description="Makes the environment of a scorer whose packages cannot be installed beside the others. Runs do\n"
         "so by themselves where it is not there yet. Prints its folder.",
+        epilog=INSTALL_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     install.add_argument("name", help="such as imagereward")
     check = actions.add_parser(
         "check",
         help="try a scorer out and say what is wrong with it",
-        description="Calls a scorer, your own or one that ships, with a few small images, and says in words what a run "
-        "would trip over. Your module is looked for in the working folder and on PYTHONPATH. Exit code 1 if anything "
-        "was found.",
+        description="Calls a scorer, your own or one that ships, with a few small images, and says in words what a\n"
+        "run would trip over. Your module is looked for in the working folder and on PYTHONPATH. Exit code 1 if\n"
+        "anything was found.",
+        epilog=CHECK_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     check.add_argument("name", help="my_package.my_module:MyScorer, or a name from the list")
     check.add_argument(

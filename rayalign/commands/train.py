@@ -5,6 +5,7 @@ from __future__ import annotations
 DESCRIPTION = """Runs, or resumes, one alignment: TailorPO unless settings say otherwise. The files in jobs/ do
 the same with the defaults of a paper each; `--config` takes a run's own config.yaml, which repeats it.
 
+examples:
   rayalign train --model toy-sdxl --reward jpeg --name first
   rayalign train --config runs/first/config.yaml --seed 1 --name second
   rayalign train --model stabilityai/stable-diffusion-xl-base-1.0 --reward pickscore --dry-run 1x80

@@ -193,6 +193,20 @@ def build_extractor(name: str, options: dict[str, Any] | None = None, field: str
     return extractor
 
 
+def check_extractor(name: str, options: dict[str, Any], group: str) -> None:
+    """Built and let go: weights that are missing must stop a job now, not after its last picture is drawn.
+
+    Raises ConfigError as `build_extractor` does, naming `<group>.extractor` or `<group>.options`.
+    """
+    # The driver's GPU, where it has one, is the actors'.
+    on_cpu = {"device": "cpu"} if name in EXTRACTORS else {}
+    try:
+        build_extractor(name, options | on_cpu, group)
+    except ConfigError as error:
+        field = error.field if error.field.endswith(".options") else f"{group}.extractor"
+        raise ConfigError(field, error.value, error.fix) from error
+
+
 def _own(name: str, field: str) -> Callable[..., FeatureExtractor]:
     if ":" not in name:
         nearest = difflib.get_close_matches(name, EXTRACTORS, n=1, cutoff=0.0)[0]

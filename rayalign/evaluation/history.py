@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,17 @@ def read_history(path: str | Path) -> list[IterationRecord]:
     if not path.exists():
         return []
     return parse_history(path.read_text("utf-8"))
+
+
+def wall_seconds(summary: Mapping[str, Any], history: Sequence[IterationRecord]) -> float | None:
+    """By the clock: what a summary says, which may be of an earlier attempt, and the iterations since.
+
+    An attempt that was killed leaves its iterations' time and no summary. None where neither says any.
+    """
+    told = (summary.get("seconds") or {}).get("wall")
+    since = history[summary.get("num_iterations", len(history)) if told is not None else 0 :]
+    walls = [record.seconds["wall"] for record in since if "wall" in record.seconds]
+    return (told or 0.0) + sum(walls) if told is not None or walls else None
 
 
 def history_line(record: IterationRecord) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from rayalign.errors import ConfigError
-from rayalign.evaluation.distribution import distribution_distance
+from rayalign.evaluation.distribution import MIN_PICTURES, distribution_distance
 from rayalign.evaluation.features import FeatureExtractor, extract
 from rayalign.evaluation.image_set import ImageSet, require_same_rows
 from rayalign.evaluation.intervals import mean_interval
@@ -30,7 +30,7 @@ def clip_distance(base: ImageSet, tuned: ImageSet, extractor: FeatureExtractor) 
 
 
 def distances_to(folder: str, sets: Mapping[str, ImageSet], extractor: FeatureExtractor) -> dict[str, Any]:
-    """FID and KID of each set against the pictures of `folder`. Raises ConfigError if there are fewer than two."""
+    """FID and KID of each set against the pictures of `folder`. Raises ConfigError as `check_reference`."""
     reference_MD = np.concatenate([extract(image[None], extractor) for image in _pictures(folder)])
     return {
         label: distribution_distance(extract(images.images, extractor), reference_MD, extractor.name).to_json()
@@ -38,12 +38,27 @@ def distances_to(folder: str, sets: Mapping[str, ImageSet], extractor: FeatureEx
     }
 
 
+def check_reference(folder: str) -> None:
+    """By the headers of its pictures. Raises ConfigError if there are fewer than three, or one that is none."""
+    _opened(folder, lambda picture: None)
+
+
 def _pictures(folder: str) -> list[np.ndarray]:
+    return _opened(folder, lambda picture: np.asarray(picture.convert("RGB")))
+
+
+def _opened(folder: str, read: Callable[[Image.Image], Any]) -> list[Any]:
     place = Path(folder).expanduser()
     files = sorted(file for file in place.rglob("*") if file.suffix.lower() in ENDINGS) if place.is_dir() else []
-    if len(files) < 2:
-        raise ConfigError("reference.folder", folder, f"holds {len(files)} pictures; set a folder with many")
-    try:
-        return [np.asarray(Image.open(file).convert("RGB")) for file in files]
-    except (OSError, UnidentifiedImageError) as error:
-        raise ConfigError("reference.folder", folder, f"a picture cannot be read: {error}") from error
+    if len(files) < MIN_PICTURES:
+        what = f"holds {len(files)} pictures" if place.is_dir() else "no such folder"
+        raise ConfigError("reference.folder", folder, f"{what}; set a folder with many")
+    found = []
+    for file in files:
+        try:
+            with Image.open(file) as picture:
+                found.append(read(picture))
+        except (OSError, UnidentifiedImageError) as error:
+            fix = f"{file.relative_to(place)} is no picture that can be read; mend it, or take it away"
+            raise ConfigError("reference.folder", folder, fix) from error
+    return found

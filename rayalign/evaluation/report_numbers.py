@@ -12,6 +12,7 @@ from rayalign.evaluation.bar_charts import rate_bar
 from rayalign.evaluation.charts import whisker
 from rayalign.evaluation.drift import MEANING
 from rayalign.evaluation.formatting import duration, interval, percent
+from rayalign.evaluation.history import wall_seconds
 from rayalign.evaluation.report_run import pair_counts
 from rayalign.records import KEPT, IterationRecord
 
@@ -78,7 +79,7 @@ def score_rows(comparison: Dict, guiding: list[Dict]) -> list[Dict]:
 def facts(summary: Dict, history: History) -> list[tuple[str, str]]:
     """The row of small figures under the headline."""
     pairs = pair_counts(summary, history).get(KEPT)
-    wall = (summary.get("seconds") or {}).get("wall")
+    wall = wall_seconds(summary, history)
     restarts = (summary.get("ray") or {}).get("restarts") or {}
     version = summary.get("policy_version", history[-1].version if history else None)
     lag = summary.get("lag_max", max((record.lag_max for record in history), default=None))

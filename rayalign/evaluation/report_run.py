@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from rayalign.evaluation.bar_charts import stacked_bars
 from rayalign.evaluation.formatting import duration, number
+from rayalign.evaluation.history import wall_seconds
 from rayalign.records import KEPT, LATENT_FAILED, SCORE_FAILED, TIE, IterationRecord
 from rayalign.toy.tokenizer import SHORT
 
@@ -41,7 +42,8 @@ def time_shares(summary: Dict, history: History) -> Dict:
     parts = [
         {"stage": name, "share": value / total, "time": duration(value)} for name, value in spent.items()
     ]
-    return {"wall": duration(seconds["wall"]) if seconds.get("wall") else "", "parts": parts}
+    wall = wall_seconds(summary, history)
+    return {"wall": duration(wall) if wall else "", "parts": parts}
 
 
 def timeline(summary: Dict, history: History) -> Markup | None:

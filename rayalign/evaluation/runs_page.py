@@ -9,6 +9,7 @@ from typing import Any
 from rayalign.evaluation import report_numbers
 from rayalign.evaluation.charts import Curve, overlay_chart
 from rayalign.evaluation.formatting import MISSING, duration
+from rayalign.evaluation.history import wall_seconds
 from rayalign.evaluation.pages import MAX_SERIES, render_page, write_page
 from rayalign.evaluation.report import RunFiles, measured, read_run
 from rayalign.evaluation.report_curves import NARROW, WIDE, curve_of
@@ -50,7 +51,7 @@ def _row(name: str, run: RunFiles) -> dict[str, Any]:
     rewards = report_numbers.rewards(run.config, run.summary)
     comparison, _ = measured(run, rewards)
     scores = report_numbers.score_rows(comparison, rewards)
-    wall = (run.summary.get("seconds") or {}).get("wall")
+    wall = wall_seconds(run.summary, run.history)
     done = run.summary.get("num_iterations", len(run.history))
     planned = run.config.get("iterations", done)
     pairs = pair_counts(run.summary, run.history).get(KEPT)

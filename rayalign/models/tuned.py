@@ -10,6 +10,7 @@ from rayalign.config import ModelConfig, RunConfig
 from rayalign.errors import ConfigError
 from rayalign.models.export import LORA_FOLDER, MODEL_FOLDER
 from rayalign.models.load import find_family, load_model, resolve_path
+from rayalign.models.lora_check import check_lora_fits
 from rayalign.models.merged_lora import find_lora, load_with_lora
 from rayalign.models.text_to_image import TextToImage
 from rayalign.toy import TOY_MODELS
@@ -44,11 +45,15 @@ def is_lora(path: str) -> bool:
 
 
 def check_tuned(path: str, base: ModelConfig, field: str) -> None:
-    """Raises ConfigError, naming `field`, for a path of which nothing can be drawn, or a model of another family."""
+    """Raises ConfigError, naming `field`, where nothing can be drawn: no such path, a LoRA of another base, or a model
+    of another family.
+    """
+    wanted, folder = find_family(base.path, base.family), Path(resolve_path(base.path))
     if is_lora(path):
-        find_lora(path, field)
+        file = find_lora(path, field)
+        if folder.is_dir():
+            check_lora_fits(file, folder, wanted, field)
         return
-    wanted = find_family(base.path, base.family)
     try:
         family = find_family(path)
     except ConfigError as error:

@@ -56,6 +56,12 @@ def connect(scorers: Sequence[str] = ()) -> bool:
     return True
 
 
+def log_folder() -> str:
+    """Where Ray keeps its own log and what each actor printed, on every node; "" where only a cluster knows."""
+    node = ray._private.worker._global_node
+    return str(node.get_logs_dir_path()) if node is not None else ""
+
+
 def _stay_on_loopback() -> None:
     """The embedded cluster's ports, Serve's and the metrics' too, answer this machine alone.
 

@@ -12,6 +12,7 @@ Then, from the files alone: intervals, win rates, categories, drift, distances (
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import time
 from pathlib import Path
@@ -21,11 +22,14 @@ import numpy as np
 import pyarrow as pa
 import ray
 
+from rayalign.config import RewardConfig
 from rayalign.config.evaluate import BASE, EvaluateConfig
-from rayalign.evaluation.features import build_extractor
+from rayalign.errors import ConfigError
+from rayalign.evaluation.distribution import MIN_PICTURES
+from rayalign.evaluation.features import EXTRACTORS, build_extractor, check_extractor
 from rayalign.evaluation.image_set import ImageSet
 from rayalign.evaluation.model_comparison import compare_models
-from rayalign.evaluation.model_distances import clip_distance, distances_to
+from rayalign.evaluation.model_distances import check_reference, clip_distance, distances_to
 from rayalign.evaluation.model_table import model_table
 from rayalign.evaluation.part_files import PartFiles
 from rayalign.evaluation.prompt_sets import PromptRow, load_prompt_set
@@ -51,7 +55,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """
     prompts = _prompts(config)
     config = _absolute(config)
-    _check(config)
+    _check(config, len(prompts) * config.seeds_per_prompt)
     rows = [(row.prompt, config.first_seed + k) for row in prompts for k in range(config.seeds_per_prompt)]
     batches = [rows[start : start + config.batch] for start in range(0, len(rows), config.batch)]
     files = PartFiles(config.folder, config.labels, len(batches))
@@ -68,6 +72,8 @@ def _prompts(config: EvaluateConfig) -> list[PromptRow]:
     """Evenly over the set, which may be sorted by category."""
     asked = config.prompts
     found = load_prompt_set(asked.source, asked.column, asked.category)
+    if asked.num is not None and asked.num > len(found):
+        print(f"{asked.source} has {len(found)} prompts; {asked.num} were asked for", flush=True)
     if asked.num is None or asked.num >= len(found):
         return found
     return [found[int(place)] for place in np.linspace(0, len(found) - 1, asked.num).round()]
@@ -98,12 +104,24 @@ def _absolute(config: EvaluateConfig) -> EvaluateConfig:
     return config.model_copy(update=changes | {"rewards": rewards, "heldout": heldout, "output": output})
 
 
-def _check(config: EvaluateConfig) -> None:
+def _check(config: EvaluateConfig, num_images: int) -> None:
     for reward in (*config.rewards, *config.heldout):
         check_scorer(reward.scorer, reward.options)
     find_family(config.base.path, config.base.family)
     for label, path in config.models.items():
         check_tuned(path, config.base, f"models.{label}")
+    if config.reference.folder is not None:
+        _check_reference(config, num_images)
+
+
+def _check_reference(config: EvaluateConfig, num_images: int) -> None:
+    """Now, since distances come last, and would cost all that was drawn."""
+    reference = config.reference
+    if num_images < MIN_PICTURES:
+        fix = f"{num_images} images of each model are too few for FID and KID; set seeds_per_prompt or prompts.num up"
+        raise ConfigError("reference.folder", reference.folder, fix)
+    check_reference(str(reference.folder))
+    check_extractor(reference.extractor, reference.options, "reference")
 
 
 def _draw(config: EvaluateConfig, batches: list[Any], files: PartFiles, missing: dict[str, list[int]]) -> None:
@@ -167,13 +185,19 @@ def _report(config: EvaluateConfig, files: PartFiles, prompts: list[PromptRow]) 
 def _add_distances(config: EvaluateConfig, report: dict[str, Any], sets: dict[str, ImageSet]) -> None:
     embedder = next((one for one in (*config.heldout, *config.rewards) if one.scorer in EMBEDDERS), None)
     if embedder is not None:
-        extractor = build_extractor(embedder.scorer, dict(embedder.options))
+        extractor = build_extractor(embedder.scorer, _looking(embedder))
         for label, entry in report["models"].items():
             entry["clip_distance"] = clip_distance(sets[BASE], sets[label], extractor)
     reference = config.reference
     if reference.folder is not None:
         extractor = build_extractor(reference.extractor, reference.options, "reference.extractor")
         report["distances"] = distances_to(reference.folder, sets, extractor)
+
+
+def _looking(embedder: RewardConfig) -> dict[str, Any]:
+    """The scorer's options that say which model looks; its others say how it scores."""
+    taken = inspect.signature(EXTRACTORS[embedder.scorer]).parameters
+    return {name: value for name, value in embedder.options.items() if name in taken}
 
 
 def _write(folder: Path, report: dict[str, Any], sets: dict[str, ImageSet], categories: list[str]) -> None:

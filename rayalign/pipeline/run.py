@@ -29,7 +29,7 @@ from rayalign.evaluation import callouts
 from rayalign.evaluation.callouts import SaidOnce
 from rayalign.evaluation.comparison import before_after_table
 from rayalign.evaluation.grids import before_after_grid
-from rayalign.evaluation.history import read_history
+from rayalign.evaluation.history import read_history, wall_seconds
 from rayalign.evaluation.image_set import ImageSet
 from rayalign.evaluation.report import write_report
 from rayalign.evaluation.trackers import Trackers
@@ -40,7 +40,7 @@ from rayalign.models.family import Family
 from rayalign.models.load import find_family
 from rayalign.models.weight_sets import WeightArrays
 from rayalign.pipeline.board import answer, start_board
-from rayalign.pipeline.cluster import check_placement, connect
+from rayalign.pipeline.cluster import check_placement, connect, log_folder
 from rayalign.pipeline.draw import draw_images_of, evaluation_rows, image_set, stored_image_set
 from rayalign.pipeline.encode import fill_cache
 from rayalign.pipeline.failures import Failures, abandon
@@ -50,7 +50,7 @@ from rayalign.pipeline.scoring.service import start_reward_services, stop_reward
 from rayalign.pipeline.scoring.text_store import text_encodings
 from rayalign.pipeline.signals import interruptible
 from rayalign.pipeline.streamed import streamed
-from rayalign.pipeline.summary import summarise, write_summary
+from rayalign.pipeline.summary import read_summary, summarise, write_summary
 from rayalign.pipeline.training import first_statistics, make_trainer
 from rayalign.pipeline.validate import check_inputs, with_absolute_paths
 from rayalign.pipeline.watch import InThread, Watch
@@ -99,14 +99,16 @@ class _Run:
 
     def __init__(self, config: RunConfig, started: float) -> None:
         self.config, self.started = config, started
+        self.began = time.time() - (time.monotonic() - started)  # a clock that the train workers have too
         self.store = store_of(config)
         adopt(config, self.store)
         newest = self.store.newest()
-        self.done = newest.done
-        self.progress = Progress(config.iterations, self.done, config.folder / "run.log")
+        self.begun_after = self.done = newest.done
+        known = known_history(self.store, self.done)
+        start_reward = known[0].metrics["reward"] if known else None
+        self.progress = Progress(config.iterations, self.done, config.folder / "run.log", start_reward)
         for problem in newest.problems:
             self.progress.stage(f"{problem}; {'using the one before' if newest.done else 'beginning anew'}")
-        known = known_history(self.store, self.done)
         self.tracker = Trackers(config.folder, config.model_dump(mode="json"), config.trackers, self.done, known)
         self.said = SaidOnce()
 
@@ -114,6 +116,7 @@ class _Run:
         config, progress = self.config, self.progress
         progress.stage(f"run {config.name}: {config.model.path}, rewards {', '.join(config.scorer_names)}")
         progress.stage(f"folder {config.folder}")
+        progress.stage(f"logs of Ray and its actors {log_folder()}")
         held_out = [RewardConfig(scorer=name) for name in config.evaluation.scorers]
         rewards, placement = [*config.rewards, *held_out], config.placement
         with closing(progress), self.tracker, self._says_where_it_stopped():
@@ -188,7 +191,7 @@ class _Run:
 
     def _report_what_there_is(self, before: ImageSet, stop: RunStopped) -> None:
         """A run that stopped itself leaves its numbers so far, and why."""
-        summary = summarise(self.config, before, None, time.monotonic() - self.started, 0, {})
+        summary = summarise(self.config, before, None, self._wall_s(), 0, {})
         write_summary(self.config.folder, summary | {"stopped": str(stop)})
         self.progress.stage(f"report of what there is: {write_report(self.config.folder)}")
 
@@ -210,7 +213,7 @@ class _Run:
 
     def _attempt(self, board: Any, scores: ByScorer, watch: Watch, failures: Failures) -> None:
         """Ray Train once. It ends early when a worker, its node or its controller died, or a node is about to go."""
-        training = InThread(lambda: make_trainer(self.config, board, scores).fit())
+        training = InThread(lambda: make_trainer(self.config, board, scores, self.began).fit())
         try:
             self._follow(training, board, watch)
         except RunStopped as stop:
@@ -261,7 +264,7 @@ class _Run:
         grid.save(folder / "images" / "before_after.png")
         self.tracker.image("images/before_after", grid, config.iterations)
         texts = text_encodings(config.key)
-        summary = summarise(config, before, after, time.monotonic() - self.started, restarts, texts)
+        summary = summarise(config, before, after, self._wall_s(), restarts, texts)
         write_summary(folder, summary)
         report = write_report(folder)
         self.progress.stage("\n" + before_after_table(summary["reward"]) + "\n")
@@ -272,6 +275,11 @@ class _Run:
         self.progress.stage(f"images  {folder / 'images' / 'before_after.png'}")
         self.progress.stage(f"report  {report}")
         return summary
+
+    def _wall_s(self) -> float:
+        """Of the whole run by the clock: this attempt, and those before it, which may have been killed."""
+        earlier = read_history(self.config.folder)[: self.begun_after]
+        return time.monotonic() - self.started + (wall_seconds(read_summary(self.config.folder), earlier) or 0.0)
 
     def _save_weights(self, family: Family, done: int, policy: WeightArrays) -> list[Path]:
         """The newest policy's, and in `best/` those of the best held-out measurement, if these are others."""

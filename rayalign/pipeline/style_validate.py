@@ -8,7 +8,7 @@ from rayalign.config import RunConfig
 from rayalign.config.style import FolderStyle, ImageToImageStyle, LoraStyle, StyleConfig
 from rayalign.data.style_pictures import FolderPictures, PictureRow, picture_rows, training_rows
 from rayalign.errors import ConfigError
-from rayalign.evaluation.features import EXTRACTORS, build_extractor
+from rayalign.evaluation.features import check_extractor
 from rayalign.models.load import find_family, resolve_path
 from rayalign.models.lora_check import check_lora_fits
 from rayalign.models.merged_lora import find_lora
@@ -41,7 +41,7 @@ def check_style(config: StyleConfig) -> tuple[list[PictureRow], list[PictureRow]
     heldout = picture_rows("heldout", evaluation_rows(config))
     training = training_rows(config, heldout)
     _check_pictures(config, [*training, *heldout])
-    _check_features(config)
+    check_extractor(config.features.extractor, config.features.options, "features")
     for method in config.methods:
         check_resume(config.run_of(method))
     _check_unchanged(config)
@@ -76,15 +76,3 @@ def _check_pictures(config: StyleConfig, rows: list[PictureRow]) -> None:
             FolderPictures(style.path).check(rows)
         elif any(Path(style.path).glob("*/*")):
             raise ConfigError("style.path", style.path, "holds pictures already; set another folder to export to")
-
-
-def _check_features(config: StyleConfig) -> None:
-    """Built and let go: weights that are missing must stop the job now, not after the last method has trained."""
-    extractor, options = config.features.extractor, config.features.options
-    # The driver's GPU, where it has one, is the actors'.
-    on_cpu = {"device": "cpu"} if extractor in EXTRACTORS else {}
-    try:
-        build_extractor(extractor, options | on_cpu, "features")
-    except ConfigError as error:
-        field = error.field if error.field.endswith(".options") else "features.extractor"
-        raise ConfigError(field, error.value, error.fix) from error

@@ -38,8 +38,8 @@ def summarise(
 ) -> dict[str, Any]:
     """The run so far.
 
-    `wall_s` is this attempt's; attempts before it are added from the summary on disk. `texts` (`text_encodings`) are
-    this attempt's alone: what an earlier one encoded ended with it.
+    `wall_s` is of all attempts. `texts` (`text_encodings`) are this attempt's alone: what an earlier one encoded ended
+    with it.
     """
     history = read_history(config.folder)
     counts: Counter[str] = Counter()
@@ -48,7 +48,6 @@ def summarise(
         counts.update(record.counts)
         seconds.update(record.seconds)
     kept, drawn = max(counts["pairs_kept"], 1), max(counts["trajectories"], 1)
-    earlier = read_summary(config.folder)
     summary: dict[str, Any] = {
         "name": config.name,
         "model": config.model.path,
@@ -80,7 +79,7 @@ def summarise(
         "losses_not_finite": counts["loss_not_finite"],
         "alarms": alarms(history),
         "text_encodings": texts,
-        "seconds": {"wall": wall_s + earlier.get("seconds", {}).get("wall", 0.0), **seconds},
+        "seconds": {**seconds, "wall": wall_s},
         "lag_max": max((record.lag_max for record in history), default=0),
         "ray": {"version": importlib.metadata.version("ray"), "restarts": {"train": restarts}},
         "versions": {"rayalign": __version__, "python": platform.python_version()}

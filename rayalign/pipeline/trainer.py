@@ -35,6 +35,7 @@ from rayalign.models.publish import publishable
 from rayalign.pipeline.board import RECORDS_KEPT, answer
 from rayalign.pipeline.collapse_guard import CollapseGuard
 from rayalign.pipeline.devices import node_leaves, peak_memory, prepare_actor
+from rayalign.pipeline.iteration_clock import IterationClock
 from rayalign.pipeline.probe import Probe
 from rayalign.pipeline.publisher import Publisher
 from rayalign.pipeline.resume import store_of
@@ -45,9 +46,12 @@ from rayalign.rewards.statistics import ByScorer, from_plain, merge_by_scorer, s
 
 
 def train_loop(setup: dict[str, Any]) -> None:
-    """Runs on every Ray Train worker. `setup`: {"config": RunConfig, "board": actor handle, "scores": ByScorer}."""
+    """Runs on every Ray Train worker.
+
+    `setup`: {"config": RunConfig, "board": actor handle, "scores": ByScorer, "began": time.time() of the job's start}.
+    """
     config, board = setup["config"], setup["board"]
-    worker = TrainWorker(config, board, setup["scores"])
+    worker = TrainWorker(config, board, setup["scores"], setup["began"])
     try:
         worker.run()
     except RayalignError as error:
@@ -58,7 +62,7 @@ def train_loop(setup: dict[str, Any]) -> None:
 class TrainWorker:
     """One of W equal workers; worker 0 also saves and publishes."""
 
-    def __init__(self, config: RunConfig, board: Any, scores: ByScorer) -> None:
+    def __init__(self, config: RunConfig, board: Any, scores: ByScorer, began: float) -> None:
         self.config, self.board = config, board
         device = prepare_actor(config)
         self.context = ray.train.get_context()
@@ -76,6 +80,7 @@ class TrainWorker:
         client.standards = standards(config.rewards, scores)  # the first version's for all, so that these compare
         self.probe, self._unscored = Probe(config, self.model, client), client.failures
         self._untuned: HeldOut | None = None  # measured before the first iteration
+        self.clock = IterationClock(began)
         self.history = ""  # a line an iteration since the first, which each checkpoint holds
         self._stored: tuple[int, Part] | None = None  # the reference in the store, after so many changes
         self.publisher: Publisher | None = None  # worker 0's
@@ -125,6 +130,7 @@ class TrainWorker:
         self.learner.reference.restore(state.rules.get("reference", {}))
         self.learner.restore_average(state.ema)
         self.learner.restore_rules(state.rules.get("learner", {}))
+        self.clock.restore(state.rules.get("clock", 0.0))
         if "scores" in state.rules:
             self.scores = [from_plain(one) for one in state.rules["scores"]]
         self.limits.restore(state.rules.get("limits", {}))
@@ -218,6 +224,7 @@ class TrainWorker:
         if alarms:
             record = replace(record, extra=record.extra | {"alarms": [asdict(alarm) for alarm in alarms]})
             self.board.note.remote(told(iteration, alarms))
+        record = replace(record, seconds=record.seconds | {"wall": self.clock.lap()})
         started = time.perf_counter()
         self._save(record, policy)
         self.previous = policy
@@ -285,13 +292,14 @@ class TrainWorker:
         self._stored = changes, stored
 
     def _rules(self) -> dict[str, Any]:
-        """What the learner, the reference, the guards and the scores' scales remember."""
+        """What the learner, the reference, the guards, the scores' scales and the clock remember."""
         return {
             "learner": self.learner.rules(),
             "reference": self.learner.reference.state(),
             "limits": self.limits.state(),
             "collapse": self.collapse.state(),
             "scores": [to_plain(one) for one in self.scores],
+            "clock": self.clock.state,
         }
 
     def _publish(self, version: int, arrays: Arrays, scores: ByScorer) -> None:

@@ -33,12 +33,19 @@ def first_statistics(config: RunConfig, before: ImageSet) -> dict[str, Moments]:
     return found
 
 
-def make_trainer(config: RunConfig, board: Any, scores: ByScorer = NO_SCORES) -> TorchTrainer:
-    """Ray Train with the pair stream as its dataset. `scores`: statistics that a run without checkpoint begins with."""
+def make_trainer(
+    config: RunConfig, board: Any, scores: ByScorer = NO_SCORES, began: float | None = None
+) -> TorchTrainer:
+    """Ray Train with the pair stream as its dataset.
+
+    Args:
+        scores: statistics that a run without checkpoint begins with.
+        began: time.time() at which the job began, now where null.
+    """
     workers = config.placement.train
     return TorchTrainer(
         train_loop,
-        train_loop_config={"config": config, "board": board, "scores": dict(scores)},
+        train_loop_config={"config": config, "board": board, "scores": dict(scores), "began": began or time.time()},
         scaling_config=ScalingConfig(
             num_workers=(workers.fewest, workers.num) if workers.fewest < workers.num else workers.num,
             use_gpu=workers.gpus > 0,

@@ -9,7 +9,7 @@ from typing import Any
 from rayalign.config import RunConfig
 from rayalign.planning.costs import Costs
 from rayalign.planning.hardware import Hardware
-from rayalign.planning.processes import Process, processes
+from rayalign.planning.processes import HELD_OUT, Process, comparing, processes
 from rayalign.planning.work import Work, iteration_work
 
 # Share of a card's dense bfloat16 speed that these models reach (assumed; a run's own first iterations tell).
@@ -45,6 +45,7 @@ class Plan:
     costs: Costs
     work: Work
     gpus: tuple[Gpu, ...]  # as many as the run takes, fullest first
+    comparison: Gpu | None  # the fullest before and after training; null where pictures are drawn on CPUs
     rollout_s: float
     training_s: float
     problems: tuple[str, ...]
@@ -66,6 +67,7 @@ def make_plan(config: RunConfig, hardware: Hardware, costs: Costs) -> Plan:
     """Puts the run's processes on GPUs as Ray does: shares of at most a whole one, largest first."""
     work, members = iteration_work(config), processes(config, costs)
     gpus = _pack(members)
+    comparison = _comparison(gpus, comparing(config, costs))
     rollout_s, training_s = _times(config, hardware, costs, work, members)
     limit = hardware.card.memory_gb * 1e9 if hardware.card else 0.0
     problems: list[str] = []
@@ -83,7 +85,12 @@ def make_plan(config: RunConfig, hardware: Hardware, costs: Costs) -> Plan:
         names = " + ".join(one.name for one in full[0].holds)
         problems.append(f"{names} need {full[0].memory / 1e9:.1f} GB of a GPU that has {limit / 1e9:g}")
         advice += _advice(config, full[0], limit, len(gpus) < hardware.count)
-    return Plan(config, hardware, costs, work, tuple(gpus), rollout_s, training_s, tuple(problems), tuple(advice))
+    elif hardware.card and comparison and comparison.memory > limit:
+        need = f"{comparison.memory / 1e9:.1f} GB of a GPU that has {limit / 1e9:g}"
+        problems.append(f"before and after training, drawing {config.evaluation.batch} pictures together needs {need}")
+        advice += _fewer_pictures(config)
+    found = (tuple(gpus), comparison, rollout_s, training_s, tuple(problems), tuple(advice))
+    return Plan(config, hardware, costs, work, *found)
 
 
 def _pack(members: list[Process]) -> list[Gpu]:
@@ -101,6 +108,16 @@ def _pack(members: list[Process]) -> list[Gpu]:
             free, holds = room[place]
             room[place] = (free - one.share, [*holds, one])
     return sorted((Gpu(tuple(holds)) for _, holds in room), key=lambda gpu: -gpu.memory)
+
+
+def _comparison(gpus: list[Gpu], drawing: Process) -> Gpu | None:
+    """The fullest GPU while no train worker is there, nor pairs to annotate."""
+    held = []
+    for gpu in gpus:
+        there = [one for one in gpu.holds if one.name not in ("train", "annotate")]
+        if any(one.name == "rollout" for one in there):
+            held.append(Gpu(tuple(drawing if one.name == "rollout" else one for one in there)))
+    return max(held, key=lambda gpu: gpu.memory, default=None)
 
 
 def _times(
@@ -122,6 +139,8 @@ def _advice(config: RunConfig, gpu: Gpu, limit: float, more_gpus: bool) -> list[
     names = [one.name for one in gpu.holds]
     train, rollout = config.train, config.rollout
     found = []
+    if any(term.startswith(HELD_OUT) for one in gpu.holds for term, _ in one.terms):
+        found += _fewer_pictures(config)
     if more_gpus and len(names) > 1 and all(one.memory <= limit for one in gpu.holds):
         own = {group: {"gpus": 1.0} for group in ("train", "rollout", "scorer")}
         found.append(Change("give each a GPU of its own: --placement.train.gpus 1 and so on", {"placement": own}))
@@ -142,6 +161,11 @@ def _advice(config: RunConfig, gpu: Gpu, limit: float, more_gpus: bool) -> list[
     if "train" in names and config.model.tuning.kind == "full":
         found.append(Change("--model.tuning.kind lora", {"model": {"tuning": {"kind": "lora"}}}))
     return found
+
+
+def _fewer_pictures(config: RunConfig) -> list[Change]:
+    sizes = _halves(config.evaluation.batch)
+    return [Change(f"--evaluation.batch {size} (the same pictures)", {"evaluation": {"batch": size}}) for size in sizes]
 
 
 def _halves(size: int) -> list[int]:

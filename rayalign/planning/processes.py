@@ -20,6 +20,10 @@ SCORER_PARAMETERS = {
 SCORER_WORKSPACE = 1_000_000_000  # a batch of 32 pictures of 224 pixels through a ViT-H (assumed)
 
 
+HELD_OUT = "held-out pictures"  # how the trainer's term begins where they take more than a micro-batch
+COMPARISON = "drawing for the comparison"
+
+
 @dataclass(frozen=True)
 class Process:
     """One kind of process that holds a share of a GPU: how many, the share, and what it holds, in bytes."""
@@ -37,13 +41,23 @@ class Process:
 def processes(config: RunConfig, costs: Costs) -> list[Process]:
     """Those that placement gives a GPU to; all others live in the machine's memory."""
     place = config.placement
+    drawing = _whole(_drawing(config, costs, config.rollout.samples_per_ticket))
     found = [
         Process("train", place.train.num, place.train.gpus, _whole(_trainer(config, costs))),
-        Process("rollout", place.rollout.min, place.rollout.gpus, _whole(_rollout(config, costs))),
+        Process("rollout", place.rollout.min, place.rollout.gpus, drawing),
     ]
+    if config.objective.embeds_with is not None:
+        annotating = _whole(_annotate(config, costs, config.objective.embeds_with[0]))
+        found.append(Process("annotate", place.annotate.min, place.annotate.gpus, annotating))
     for name in config.all_scorers:
         found.append(Process(f"scorer {name}", place.scorer.min, place.scorer.gpus, _whole(_scorer(name))))
     return [one for one in found if one.share > 0]
+
+
+def comparing(config: RunConfig, costs: Costs) -> Process:
+    """What is in a rollout actor's place before and after training: it draws evaluation.batch pictures together."""
+    place = config.placement.rollout
+    return Process(COMPARISON, place.min, place.gpus, _whole(_drawing(config, costs, config.evaluation.batch)))
 
 
 def _trainer(config: RunConfig, costs: Costs) -> list[tuple[str, float]]:
@@ -57,19 +71,42 @@ def _trainer(config: RunConfig, costs: Costs) -> list[tuple[str, float]]:
             ("policy in float32, VAE", 4 * tuned + costs.vae_parameters * costs.bytes_per_weight),
             ("reference and initial", on_gpu * costs.denoiser_parameters * costs.bytes_per_weight),
         ]
-    training = [("gradients and Adam, float32", 12 * tuned), ("micro-batch at its peak", costs.train.peak)]
-    return [*weights, *training]
+    training = [("gradients and Adam, float32", 12.0 * tuned)]
+    if config.train.ema_decay is not None:
+        training.append(("average of the policy, float32", 4.0 * tuned))
+    peak = ("micro-batch at its peak", float(costs.train.peak))
+    if config.evaluation.every:  # the worker draws the held-out pictures itself, between its steps
+        name, held_out = _peak(config, costs, config.evaluation.batch)
+        peak = max(peak, (f"{HELD_OUT}: {name}", held_out), key=lambda term: term[1])
+    return [*weights, *training, peak]
 
 
-def _rollout(config: RunConfig, costs: Costs) -> list[tuple[str, float]]:
+def _peak(config: RunConfig, costs: Costs, pictures: int) -> tuple[str, float]:
+    """What takes most while so many pictures are drawn together, after one another: denoiser, VAE, text encoders."""
+    share = pictures / config.rollout.samples_per_ticket  # as many as the calls were measured on
     peaks = {
-        "denoiser call": costs.draw.peak,
-        "VAE": costs.decode.peak,
-        "text encoders, while they work": costs.text_weights,
+        "denoiser call": costs.draw.peak * share,
+        "VAE": costs.decode.peak * share,
+        "text encoders, while they work": float(costs.text_weights),
     }
     largest = max(peaks, key=lambda name: peaks[name])
+    return largest, peaks[largest]
+
+
+def _annotate(config: RunConfig, costs: Costs, embedder: str) -> list[tuple[str, float]]:
+    """The VAE decodes the winners of a ticket together, then its losers."""
+    pictures = config.pairs_per_ticket / config.rollout.samples_per_ticket * costs.decode.peak
+    return [
+        ("VAE", costs.vae_parameters * costs.bytes_per_weight),
+        *_scorer(embedder),
+        ("a ticket's winners through the VAE", pictures),
+    ]
+
+
+def _drawing(config: RunConfig, costs: Costs, pictures: int) -> list[tuple[str, float]]:
+    name, peak = _peak(config, costs, pictures)
     tuned = ("LoRA", 4 * costs.tuned_parameters) if config.model.tuning.kind == "lora" else ("canary's copy", 0)
-    return [("base: denoiser and VAE", costs.base_weights), tuned, (f"peak: {largest}", peaks[largest])]
+    return [("base: denoiser and VAE", costs.base_weights), tuned, (f"peak: {name}", peak)]
 
 
 def _scorer(name: str) -> list[tuple[str, float]]:

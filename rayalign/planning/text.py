@@ -35,6 +35,11 @@ def _placement(plan: Plan) -> str:
         ("train", str(place.train.num), place.train.cpus, place.train.gpus),
         ("rollout", f"{place.rollout.min} to {place.rollout.max}", place.rollout.cpus, place.rollout.gpus),
         *(
+            [("annotate", f"{place.annotate.min} to {place.annotate.max}", place.annotate.cpus, place.annotate.gpus)]
+            if plan.config.objective.embeds_with is not None
+            else []
+        ),
+        *(
             (f"scorer {name}", f"{place.scorer.min} to {place.scorer.max}", place.scorer.cpus, place.scorer.gpus)
             for name in plan.config.all_scorers
         ),
@@ -53,6 +58,10 @@ def _memory(plan: Plan) -> str:
     for number, gpu in enumerate(plan.gpus, 1):
         names = " + ".join(one.name for one in gpu.holds)
         lines.append(f"GPU {number}: {names} = {gpu.memory / GB:.1f} GB")
+    if plan.comparison is not None:
+        names = " + ".join(one.name for one in plan.comparison.holds)
+        pictures = f"{plan.config.evaluation.batch} pictures together"
+        lines.append(f"before and after training, {pictures}: {names} = {plan.comparison.memory / GB:.1f} GB")
     return "\n".join(lines)
 
 

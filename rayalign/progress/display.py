@@ -21,12 +21,15 @@ class Progress:
     Args:
         iterations: of the whole run; `done` of them before this start.
         log: a file that every line is added to, with the time.
+        start_reward: of the run's first iteration, which changes count from; null where it is still to come.
     """
 
-    def __init__(self, iterations: int, done: int = 0, log: Path | None = None) -> None:
+    def __init__(
+        self, iterations: int, done: int = 0, log: Path | None = None, start_reward: float | None = None
+    ) -> None:
         self._iterations, self._done = iterations, done
         self._pace = Pace(iterations, done)
-        self._start_reward: float | None = None
+        self._start_reward = start_reward
         self._live = _live(iterations, done) if sys.stdout.isatty() else None
         self._log: TextIO | None = log.open("a", encoding="utf-8") if log else None
 

@@ -12,10 +12,16 @@ SOURCE = (ROOT / "rayalign" / "pipeline" / "scoring/metrics.py").read_text()
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 
 
+# What Prometheus finds of a metric, by its kind; tests/pipeline/test_reward_service.py reads some at a node's port.
+ENDINGS = {"Counter": ("_total",), "Histogram": ("_bucket", "_sum", "_count"), "Gauge": ("",)}
+
+
 def test_every_metric_is_one_that_is_exported_and_all_are_shown() -> None:
-    exported = set(re.findall(r'"(rayalign_score_\w+)"', SOURCE))
+    made = re.findall(r'(Counter|Histogram|Gauge)\("(rayalign_score_\w+)"', SOURCE)
+    exported = {f"{name}{ending}": name for kind, name in made for ending in ENDINGS[kind]}
     asked = {name for text in EXPRESSIONS for name in re.findall(r"ray_(rayalign_score_\w+)", text)}
-    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked} == exported
+    assert asked <= exported.keys()
+    assert {exported[name] for name in asked} == set(re.findall(r'"(rayalign_score_\w+)"', SOURCE))
 
 
 def test_panels_have_ids_and_places_of_their_own() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import resource
 import subprocess
 import sys
@@ -20,7 +21,7 @@ HELPS = [[], *([name] for name in entry.COMMANDS), ["scorers", "install"], ["sco
 
 
 @pytest.mark.parametrize("command", HELPS, ids=" ".join)
-def test_help_is_instant(command: list[str]) -> None:
+def test_help_is_instant_and_has_an_example(command: list[str]) -> None:
     code = (
         "import sys\nfrom rayalign.commands.main import main\n"
         f"try: main({[*command, '--help']!r})\n"
@@ -31,6 +32,7 @@ def test_help_is_instant(command: list[str]) -> None:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert said.startswith("usage: rayalign")
     assert said.strip().endswith("code 0 []")
+    assert re.search(rf"^examples?:\n  {' '.join(['rayalign', *command])}\b", said, re.MULTILINE)
     # Of the processor, not of the clock: other tests may be running.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rayalign.evaluation.history import History, read_history, scalars
+from rayalign.evaluation.history import History, read_history, scalars, wall_seconds
 from rayalign.records import IterationRecord
 
 
@@ -70,6 +70,17 @@ def test_lines_are_strict_json_with_plain_numbers(tmp_path):
     assert line["metrics"] == {"loss": None, "reward": 0.5}
     assert line["extra"] == {"ages": [0, 1]}
     assert math.isnan(read_history(tmp_path)[0].metrics["loss"])
+
+
+def test_wall_time_is_the_summarys_and_that_of_iterations_since():
+    timed = [replace(record(i), seconds={"rollout": 1.5, "wall": 10.0 + i}) for i in range(4)]
+    assert wall_seconds({}, []) is None
+    assert wall_seconds({}, [record(0)]) is None  # of a version that did not write it
+    assert wall_seconds({}, [record(0), *timed[1:]]) == 36.0  # attempts that were killed left no summary
+    ended = {"num_iterations": 2, "seconds": {"wall": 100.0, "rollout": 3.0}}
+    assert wall_seconds(ended, timed[:2]) == 100.0  # start and end included, and counted once
+    assert wall_seconds(ended, timed) == 125.0
+    assert wall_seconds({"seconds": {"wall": 100.0}}, timed) == 100.0
 
 
 def test_no_history_yet(tmp_path):

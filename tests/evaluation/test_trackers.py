@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def test_tensorboard(tmp_path: Path) -> None:
     assert [event.value for event in events.Scalars("reward/jpeg")] == [-1.0, -2.0, -9.0]
     (picture,) = events.Images(TAG)
     assert (picture.width, picture.height, picture.step) == (6, 4, 1)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(picture.encoded_image_string))), GRID)
 
 
 def test_mlflow_in_its_local_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from rayalign.config.evaluate import EvaluateConfig
 from rayalign.errors import ConfigError
@@ -29,7 +30,7 @@ def settings(folder: Path, **changes: Any) -> EvaluateConfig:
         "seeds_per_prompt": 2,
         "batch": 4,
         "rewards": [{"scorer": "jpeg"}],
-        "heldout": [{"scorer": "toy-clip"}],
+        "heldout": [{"scorer": "toy-clip", "options": {"chunk": 8}}],  # which the distance of two pictures has not
         "pool": {"cpus": 0.5},
         "scorer": {"cpus": 0.1},
         "stall_timeout_s": 250,
@@ -78,6 +79,50 @@ def test_the_same_numbers_from_one_and_three_actors_and_after_a_stop(
     wins = np.where(after > before, 1.0, np.where(after == before, 0.5, 0.0)).mean()
     assert again["models"]["tuned"]["scores"]["jpeg"]["win_rate"]["mean"] == pytest.approx(wins)
     assert again["models"]["tuned"]["clip_distance"]["mean"] > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"reference": {"folder": "nowhere"}}, r"reference\.folder = 'nowhere': no such folder"),
+        ({"reference": {"folder": "few"}}, r"reference\.folder = 'few': holds 2 pictures"),
+        ({"reference": {"folder": "broken"}}, r"reference\.folder = 'broken': 2\.png is no picture"),
+        ({"reference": {"folder": "good", "extractor": "klip"}}, r"reference\.extractor = 'klip': no such extractor"),
+        (
+            {"reference": {"folder": "good", "extractor": "toy-clip", "options": {"model": "x"}}},
+            r"reference\.options = .*unexpected keyword argument 'model'",
+        ),
+        (
+            {"reference": {"folder": "good"}, "prompts": {"source": "shapes-heldout", "num": 1}},
+            r"reference\.folder = 'good': 2 images of each model are too few for FID and KID",
+        ),
+    ],
+)
+def test_a_reference_that_cannot_be_used_is_refused_before_anything_is_drawn(
+    changes: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, count in (("few", 2), ("broken", 2), ("good", 3)):
+        Path(name).mkdir()
+        for number in range(count):
+            Image.new("RGB", (8, 8)).save(f"{name}/{number}.png")
+    Path("broken/2.png").write_text("no picture")
+    with pytest.raises(ConfigError, match=said):
+        evaluate(settings(tmp_path, **changes))
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_more_prompts_than_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = {"prompts": {"source": "shapes-heldout", "num": 200}, "models": {"tuned": "nowhere"}}
+    with pytest.raises(ConfigError):
+        evaluate(settings(tmp_path, **few))
+    assert capsys.readouterr().out == "shapes-heldout has 100 prompts; 200 were asked for\n"
+
+
+def test_a_lora_of_another_base_is_refused(lora: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"models\.tuned = .*set a LoRA made for this model"):
+        evaluate(settings(tmp_path, models={"tuned": str(lora)}, base={"path": "toy-sd15"}))
+    assert not (tmp_path / "evaluation").exists()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from rayalign.config import RunConfig
 from rayalign.errors import ConfigError
 from rayalign.evaluation.drift import MEANING
 from rayalign.evaluation.history import read_history
+from rayalign.evaluation.report_run import time_shares
 from rayalign.pipeline.run import run
 from rayalign.pipeline.validate import with_absolute_paths
 from rayalign.records import IterationRecord
@@ -96,7 +98,10 @@ def test_stopped_after_three_and_started_again_gives_the_same_lora(
     # As a driver leaves it that dies between a checkpoint and its line; the checkpoint has the record too.
     lines = (again.folder / "history.jsonl").read_text().splitlines(keepends=True)
     (again.folder / "history.jsonl").write_text("".join(lines[:2]))
+    (again.folder / "summary.json").unlink()
+    began = time.monotonic()
     summary = run(again)
+    attempt_s = time.monotonic() - began
     assert summary["num_iterations"] == 5
     history = read_history(again.folder)
     assert [record.iteration for record in history] == list(range(5))
@@ -104,6 +109,17 @@ def test_stopped_after_three_and_started_again_gives_the_same_lora(
     assert history[0].extra["heldout_start"]["version"] == 0
     assert history[3].extra["heldout"]["statistics"].keys() == MEANING.keys()
     assert equal_bits(policy(again, 5), policy(whole, 5))
+    # By the clock: this attempt, and the iterations of the one that left no summary. No stage of the report's.
+    killed_s = sum(record.seconds["wall"] for record in history[:3])
+    assert 0 < killed_s < summary["seconds"]["wall"] < killed_s + attempt_s
+    assert summary["seconds"]["wall"] == pytest.approx(killed_s + attempt_s, abs=5)
+    assert "wall" not in {part["stage"] for part in time_shares(summary, history)["parts"]}
+    said = (again.folder / "run.log").read_text()
+    fourth = history[3].metrics["reward"]
+    assert f"iteration   4/5  reward {fourth:9.4f} ({fourth - history[0].metrics['reward']:+.4f})" in said
+    logs = re.findall(r"logs of Ray and its actors (.+)", said)
+    assert len(logs) == 2  # once in each attempt
+    assert any(Path(logs[0]).glob("worker-*"))
 
 
 def test_killed_board_rollout_actor_and_train_worker_change_no_bit(

@@ -13,7 +13,7 @@ from rayalign.errors import ConfigError
 from rayalign.planning.costs import Call, Costs
 from rayalign.planning.dry_run import dry_run, mend
 from rayalign.planning.hardware import CARDS, Hardware, parse_hardware
-from rayalign.planning.plan import EFFICIENCY, make_plan
+from rayalign.planning.plan import EFFICIENCY, Plan, make_plan
 from rayalign.planning.text import plan_text
 from rayalign.planning.work import iteration_work
 
@@ -74,6 +74,47 @@ def test_memory_adds_up_term_by_term() -> None:
     assert [one.name for one in plan.gpus[0].holds] == ["train", "rollout", "scorer pickscore"]
     assert plan.gpus[0].memory == pytest.approx(sum(one.memory for one in plan.gpus[0].holds))
     assert f"{plan.gpus[0].memory / 1e9:.1f} GB" in plan_text(plan)
+
+
+def terms(plan: Plan, name: str) -> dict[str, float]:
+    return dict(next(one for gpu in plan.gpus for one in gpu.holds if one.name == name).terms)
+
+
+def test_an_average_and_held_out_pictures_are_the_trainers() -> None:
+    hardware, average = parse_hardware("1x80"), "average of the policy, float32"
+    assert average not in terms(make_plan(run(), hardware, COSTS), "train")
+    kept = make_plan(run(train={"ema_decay": 0.999}, evaluation={"every": 5}), hardware, COSTS)
+    assert terms(kept, "train")[average] == 4 * 6e6
+    assert "micro-batch at its peak" in terms(kept, "train")
+    # 64 pictures together take 16 times what the VAE takes of a ticket's 4.
+    many = make_plan(run(evaluation={"every": 5, "batch": 64}), hardware, COSTS)
+    assert terms(many, "train")["held-out pictures: VAE"] == 16 * 6e9
+    assert many.advice[0].settings == {"evaluation": {"batch": 32}}
+    assert "micro-batch at its peak" in terms(make_plan(run(evaluation={"batch": 64}), hardware, COSTS), "train")
+
+
+def test_pictures_of_the_comparison_have_to_fit_without_the_trainer() -> None:
+    place = {"train": {"gpus": 1}, "rollout": {"gpus": 0.5}, "scorer": {"gpus": 0.5}}
+    plan = make_plan(run(placement=place, evaluation={"batch": 64}), parse_hardware("2x80"), COSTS)
+    assert plan.comparison is not None
+    assert [one.name for one in plan.comparison.holds] == ["drawing for the comparison", "scorer pickscore"]
+    pictures = 1.1 * (2 * 2.58e9 + 4 * 6e6 + 16 * 6e9) + 0.5e9
+    assert plan.comparison.holds[0].memory == pytest.approx(pictures)
+    assert "drawing 64 pictures together needs" in plan.problems[0]
+    assert f"{plan.comparison.memory / 1e9:.1f} GB" in plan_text(plan)
+    steps = mend(plan, parse_hardware("2x80"))
+    assert [text.split(" (")[0] for text, _ in steps] == ["--evaluation.batch 32"]
+    assert not steps[-1][1].problems
+
+
+def test_the_pool_that_embeds_pairs_has_its_place() -> None:
+    place = SHARED | {"scorer": {"gpus": 0.1}, "annotate": {"gpus": 0.1}}
+    plan = make_plan(run(placement=place, objective={"kind": "rpo"}), parse_hardware("1x141"), COSTS)
+    found = terms(plan, "annotate")
+    assert found["weights, float32"] == 4 * 986_109_441  # the embedder is CLIP ViT-H/14
+    assert found["a ticket's winners through the VAE"] == 5 * 6e9  # five tuned steps of each sample
+    assert "annotate" in plan_text(plan)
+    assert "annotate" not in plan_text(make_plan(run(), parse_hardware("1x141"), COSTS))
 
 
 def test_time_is_operations_over_speed() -> None:

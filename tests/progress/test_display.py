@@ -33,6 +33,12 @@ def test_one_line_an_iteration_with_the_change_since_the_first(capsys: pytest.Ca
     assert "3 ties, 1 unscored  left 0:00" in third
 
 
+def test_a_resumed_run_counts_its_change_from_its_first_iteration(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(4, done=2, start_reward=-2.0)
+    progress.iteration(record(2, -1.5))
+    assert "iteration   3/4  reward   -1.5000 (+0.5000)" in capsys.readouterr().out
+
+
 def test_all_that_is_said_stands_in_the_log_with_its_time(tmp_path: Path) -> None:
     for start in range(2):  # a resumed run goes on in the same file
         progress = Progress(2, start, tmp_path / "run.log")
