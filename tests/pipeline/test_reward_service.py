@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 import time
 import urllib.request
 from collections import Counter
@@ -16,7 +17,7 @@ import torch
 from ray import serve
 
 from rayalign.config import PoolConfig, RewardConfig, ServiceConfig
-from rayalign.errors import ConfigError, RayalignError
+from rayalign.errors import ConfigError, RayalignError, ScoringError
 from rayalign.pipeline.scoring.batcher import Call
 from rayalign.pipeline.scoring.names import app_name, store_name
 from rayalign.pipeline.scoring.replica import ScoreReplica
@@ -288,6 +289,50 @@ def test_a_killed_replica_s_calls_are_asked_again(neighbour: None) -> None:
         np.testing.assert_array_equal(scores.total_B, expected)
     assert client.retries["stub: replica died"] >= 1
     assert not client.failures
+
+
+def test_a_replica_that_hangs_is_replaced(neighbour: None, tmp_path: Path) -> None:
+    hangs = reward("tests.pipeline.served_scorers:HangsOnce", folder=str(tmp_path))
+    hasty = ServiceConfig(timeout_s=1.0, retries=20)
+    white = np.ones((2, 3, 16, 16), np.float32)
+    client = RewardClient(RUN, [hangs], hasty)
+
+    async def ask() -> Scores:
+        with asking(client):
+            return await client(white, ["", ""])
+
+    with served([hangs], service=hasty):
+        scores = asyncio.run(ask())
+    np.testing.assert_array_equal(scores.total_B, [1, 1])
+    assert (tmp_path / "hung").exists()
+    assert len(list(tmp_path.glob("answered-*"))) == 1
+    assert client.retries[f"{hangs.scorer}: timeout"] >= 2  # it is given twice the time of a call
+    assert not client.failures
+
+
+def test_a_replica_says_that_its_batch_hangs() -> None:
+    replica = ScoreReplica(RUN, reward("stub"), ServiceConfig(timeout_s=0.05), cpu_threads=1)
+    let_go = threading.Event()
+
+    class Held:
+        def score(self, images_BCHW: np.ndarray, prompts: list[str]) -> np.ndarray:
+            let_go.wait(10)
+            return images_BCHW.mean(axis=(1, 2, 3))
+
+    async def ask() -> None:
+        call = asyncio.create_task(replica(pictures(1), [""]))
+        await asyncio.sleep(0.02)
+        replica.check_health()  # busy, and not for long
+        await asyncio.sleep(0.12)
+        with pytest.raises(ScoringError, match=r"more than 2 x service.timeout_s = 0\.1 s"):
+            replica.check_health()
+        let_go.set()
+        await call
+        replica.check_health()
+
+    replica.check_health()  # idle
+    replica._scorer = Held()
+    asyncio.run(ask())
 
 
 def _replica(scorer: str) -> ray.actor.ActorHandle:
