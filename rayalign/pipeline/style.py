@@ -118,14 +118,9 @@ class _StyleRun:
         batches = -(-num_pictures // self.config.evaluation.batch)
         # Nothing is heard from the pool in between: each of its batches may take the time after which a run is stuck.
         timeout_s = self.config.stall_timeout_s * max(1, batches)
-        try:
-            return ray.get(ray.remote(num_cpus=0)(function).remote(*arguments), timeout=timeout_s)
-        except GetTimeoutError:
-            raise RunStopped(
-                f"{num_pictures} pictures were not drawn in {timeout_s:g} s (stall_timeout_s for each batch of them)"
-            ) from None
-        except RayTaskError as error:
-            raise error.cause from error  # a person is to see what was wrong, not the task's traceback
+        reference = ray.remote(num_cpus=0)(function).remote(*arguments)
+        late = f"{num_pictures} pictures were not drawn in {timeout_s:g} s (stall_timeout_s for each batch of them)"
+        return _answer(reference, timeout_s, late)
 
     def _tuned(self, method: RunConfig, base: ImageSet) -> ImageSet:
         """The held-out pictures after the method's run, which is not begun again where it is whole."""
@@ -148,7 +143,12 @@ class _StyleRun:
     def _report(self, sets: dict[str, ImageSet]) -> dict[str, Any]:
         config, folder = self.config, self.config.folder
         measuring = ray.remote(num_cpus=0, num_gpus=config.placement.scorer.gpus)(_measure)
-        measured = ray.get(measuring.remote(config, sets))
+        timeout_s = config.stall_timeout_s * len(sets)
+        late = (
+            f"{len(sets)} sets of pictures were not measured in {timeout_s:g} s (stall_timeout_s for each): no node "
+            "has room for the task that does (placement.scorer.gpus), or its weights do not come"
+        )
+        measured = _answer(measuring.remote(config, sets), timeout_s, late)
         report = {
             "name": config.name,
             "model": config.model.path,
@@ -165,6 +165,16 @@ class _StyleRun:
         self.progress.stage(f"table   {folder / 'style.md'}")
         self.progress.stage(f"images  {folder / 'style.png'}")
         return report
+
+
+def _answer(reference: Any, timeout_s: float, late: str) -> Any:
+    """What a task returns. Raises RunStopped, saying `late`, if it takes longer; its error as it was in the task."""
+    try:
+        return ray.get(reference, timeout=timeout_s)
+    except GetTimeoutError:
+        raise RunStopped(late) from None
+    except RayTaskError as error:
+        raise error.cause from error  # a person is to see what was wrong, not the task's traceback
 
 
 def _measure(config: StyleConfig, sets: dict[str, ImageSet]) -> dict[str, Any]:
