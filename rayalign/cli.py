@@ -157,9 +157,10 @@ def _without_kind(loc: tuple[int | str, ...], known: dict[str, FieldInfo]) -> tu
 
 
 def _names_beside(loc: tuple[int | str, ...], group: type[BaseModel]) -> list[str]:
-    """What an unknown name in a YAML file may have been meant to be: a setting, a group, or a reward's field."""
-    if loc[0] == "rewards":
-        return [f"rewards.{loc[1]}.{name}" for name in RewardConfig.model_fields]
+    """What an unknown name in a YAML file may have been meant to be: a setting, a group, or a scorer's field."""
+    if len(loc) > 1 and isinstance(loc[-2], int):  # one of a list, which are scorers
+        one = ".".join(map(str, loc[:-1]))
+        return [f"{one}.{name}" for name in RewardConfig.model_fields]
     return [*dict(settings(group)), *group.model_fields]
 
 

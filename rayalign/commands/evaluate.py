@@ -97,7 +97,9 @@ def _of_runs(paths: list[str]) -> dict[str, Any]:
             continue
         run = read_settings(str(file))
         prompts = run.get("prompts", {})
-        heldout = [{"scorer": name} for name in run.get("evaluation", {}).get("scorers", [])]
+        heldout = [
+            one if isinstance(one, dict) else {"scorer": one} for one in run.get("evaluation", {}).get("scorers", [])
+        ]
         return {
             "base": {name: value for name, value in run.get("model", {}).items() if name != "tuning"},
             "sampler": run.get("sampler", {}),

@@ -16,7 +16,7 @@ class CollapseGuard:
 
     def __init__(self, config: RunConfig) -> None:
         self._config = config
-        self._watch = CollapseWatch(config.guard, config.evaluation.scorers)
+        self._watch = CollapseWatch(config.guard, config.heldout_names)
         self.state, self.trained = self._watch.state, self._watch.trained
 
     @property

@@ -23,7 +23,7 @@ from typing import Any
 
 import ray
 
-from rayalign.config import DatasetPairs, RewardConfig, RunConfig
+from rayalign.config import DatasetPairs, RunConfig
 from rayalign.errors import RunStopped
 from rayalign.evaluation import callouts
 from rayalign.evaluation.callouts import SaidOnce
@@ -114,8 +114,7 @@ class _Run:
         config, progress = self.config, self.progress
         progress.stage(f"run {config.name}: {config.model.path}, rewards {', '.join(config.scorer_names)}")
         progress.stage(f"folder {config.folder}")
-        held_out = [RewardConfig(scorer=name) for name in config.evaluation.scorers]
-        rewards, placement = [*config.rewards, *held_out], config.placement
+        rewards, placement = config.all_rewards, config.placement
         with closing(progress), self.tracker, self._says_where_it_stopped():
             start_reward_services(config.key, rewards, placement.scorer, config.service, placement.cpu_threads)
             if isinstance(config.pairs, DatasetPairs) and config.pairs.cache is not None:

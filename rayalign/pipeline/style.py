@@ -19,7 +19,7 @@ import ray
 import yaml
 from ray.exceptions import GetTimeoutError, RayTaskError
 
-from rayalign.config import RewardConfig, RunConfig
+from rayalign.config import RunConfig
 from rayalign.config.style import FolderStyle, StyleConfig
 from rayalign.data.style_pictures import PictureRow
 from rayalign.errors import RunStopped
@@ -100,8 +100,7 @@ class _StyleRun:
                 f"drawing {len(training)} training and {len(heldout)} held-out pictures of {config.model.path}, "
                 f"each with its twin in the style ({config.style.kind})"
             )
-            held_out = [RewardConfig(scorer=name) for name in config.evaluation.scorers]
-            rewards, placement = [*config.rewards, *held_out], config.placement
+            rewards, placement = config.all_rewards, config.placement
             start_reward_services(config.key, rewards, placement.scorer, config.service, placement.cpu_threads)
             try:
                 drawn = self._task(make_pictures, len(training) + len(heldout), config, training, heldout)
