@@ -226,11 +226,16 @@ def test_a_refusal_says_what_to_set(arguments: list[str], message: str) -> None:
         ("model: toy-sdxl", "model = 'toy-sdxl': it is a group; set its members by name: dtype, family, path, reso"),
         ("model: 3", "model = 3: it is a group"),
         ("model: {path: 3}", "model.path = 3: Input should be a valid string"),
-        ("rewards: [jpeg]", "rewards.0 = 'jpeg': it is a group; set its members by name: environment, options, sca"),
+        ("rewards: [jpeg]", "rewards.0 = 'jpeg': it is a group; set its members by name: environment, options, pla"),
         (
             "evaluation: {scorers: [clip, {scorer: jpeg, optoins: {quality: 5}}]}",
             "evaluation.scorers.1.optoins = '': no such setting; did you mean evaluation.scorers.1.options?",
         ),
+        (
+            "rewards: [{scorer: jpeg, placement: {gpu: 1}}]",
+            "rewards.0.placement.gpu = '': no such setting; did you mean rewards.0.placement.gpus?",
+        ),
+        ("rewards: [{scorer: jpeg, placement: 1}]", "it is a group; set its members by name: cpus, gpus, max, min"),
         ("evaluation: {scorers: [3]}", "evaluation.scorers.0.scorer = 3: Input should be a valid string"),
         ("evaluation: {scorers: clip}", "evaluation.scorers = 'clip': Input should be a valid tuple"),
         ("rewards: jpeg", "rewards = 'jpeg': Input should be a valid tuple"),

@@ -15,7 +15,7 @@ from rayalign.config.guard import GuardConfig
 from rayalign.config.learning import FixedReference, Reference, Timesteps, TrainConfig, UniformTimesteps
 from rayalign.config.model import ModelConfig
 from rayalign.config.pairs import Pairs, StepwisePairs
-from rayalign.config.placement import PlacementConfig, ServiceConfig, cluster_key
+from rayalign.config.placement import PlacementConfig, PoolConfig, ServiceConfig, cluster_key
 from rayalign.objectives.dpo import DPO
 from rayalign.objectives.table import union
 from rayalign.settings import AboveZero, Positive, Settings
@@ -55,6 +55,13 @@ class RewardConfig(Settings):
         description="where the scorer runs if not beside everything else: an environment's folder, its interpreter, or "
         "image:registry/name:tag; null makes the one that it needs, if any",
     )
+    placement: PoolConfig | None = Field(
+        None, description="replicas of this scorer alone (min, max, cpus, gpus); null: as placement.scorer"
+    )
+
+    def pool(self, usual: PoolConfig) -> PoolConfig:
+        """Its replicas: its own, else as of every scorer."""
+        return usual if self.placement is None else self.placement
 
 
 def _named(given: Any) -> Any:
@@ -200,6 +207,8 @@ class RunConfig(Settings):
         left out: a run may go on with others.
         """
         learned = self.model_dump(mode="json", exclude=_HARMLESS)
+        for reward in learned["rewards"]:
+            reward.pop("placement")
         for name in ("tickets_in_flight", "max_lag"):
             learned["rollout"].pop(name)
         learned["prompts"].pop("heldout")

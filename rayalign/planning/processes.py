@@ -41,8 +41,9 @@ def processes(config: RunConfig, costs: Costs) -> list[Process]:
         Process("train", place.train.num, place.train.gpus, _whole(_trainer(config, costs))),
         Process("rollout", place.rollout.min, place.rollout.gpus, _whole(_rollout(config, costs))),
     ]
-    for name in config.all_scorers:
-        found.append(Process(f"scorer {name}", place.scorer.min, place.scorer.gpus, _whole(_scorer(name))))
+    for reward in config.all_rewards:
+        pool = reward.pool(place.scorer)
+        found.append(Process(f"scorer {reward.scorer}", pool.min, pool.gpus, _whole(_scorer(reward.scorer))))
     return [one for one in found if one.share > 0]
 
 

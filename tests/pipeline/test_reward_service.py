@@ -382,6 +382,12 @@ def test_a_burst_grows_the_service_and_idling_shrinks_it(neighbour: None) -> Non
         assert scale_of(RUN, "stub") == 1
 
 
+def test_a_scorer_has_replicas_of_its_own_number(neighbour: None) -> None:
+    own = RewardConfig(scorer=ALIAS, placement=PoolConfig(min=2, max=2, cpus=0.1))
+    with served([reward("stub"), own]):
+        assert (scale_of(RUN, "stub"), scale_of(RUN, ALIAS)) == (1, 2)
+
+
 def test_a_constructor_that_fails_says_why(neighbour: None) -> None:
     start = time.monotonic()
     with pytest.raises(RayalignError, match="stub did not start: RuntimeError: the stub was asked to fail"):
@@ -391,7 +397,7 @@ def test_a_constructor_that_fails_says_why(neighbour: None) -> None:
 
 
 def test_no_room_is_an_error_in_bounded_time(neighbour: None) -> None:
-    with pytest.raises(RayalignError, match=r"cpus = 99.*lower these or add nodes"):
+    with pytest.raises(RayalignError, match=r"\(stub: min = 1 x cpus = 99, .*lower these or add nodes"):
         start_reward_services(RUN, [reward("stub")], PoolConfig(cpus=99), QUICK, cpu_threads=1, start_timeout_s=1)
 
 

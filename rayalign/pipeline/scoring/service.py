@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -51,12 +51,12 @@ def start_reward_services(
     cpu_threads: int,
     start_timeout_s: float = 600.0,
 ) -> None:
-    """One application per scorer, held-out ones included; returns when each has `pool.min` replicas up.
+    """One application per scorer, held-out ones included; returns when each has its least number of replicas up.
 
     Args:
         run: whose services these are (`RunConfig.key`), so that runs on one cluster do not meet each other's.
         rewards: scorers and their options; the weights belong to the client.
-        pool: replicas of each scorer and what a replica takes.
+        pool: replicas of each scorer and what a replica takes, unless it has a `placement` of its own.
         cpu_threads: torch threads of a replica.
         start_timeout_s: for all of them together; includes downloading weights.
 
@@ -74,7 +74,7 @@ def start_reward_services(
     _ask_serve("start", lambda: serve.start(proxy_location="Disabled", logging_config=quiet_logs()))
     targets = [
         serve.RunTarget(
-            target=score_application(run, reward, pool, service, cpu_threads, runtime_envs[reward.scorer]),
+            target=score_application(run, reward, reward.pool(pool), service, cpu_threads, runtime_envs[reward.scorer]),
             name=app_name(run, reward.scorer),
             route_prefix=None,
         )
@@ -86,7 +86,7 @@ def start_reward_services(
     at_once = {"wait_for_ingress_deployment_creation": False, "wait_for_applications_running": False}
     _ask_serve("take the scorers", lambda: serve.run_many(targets, **at_once))
     try:
-        _wait_until_running(run, [reward.scorer for reward in rewards], pool, start_timeout_s)
+        _wait_until_running(run, {reward.scorer: reward.pool(pool) for reward in rewards}, start_timeout_s)
     except RayalignError:
         stop_reward_services(run)
         raise
@@ -150,9 +150,10 @@ def _ask_serve(to: str, call: Callable[[], AnswerT]) -> AnswerT:
     return within(SERVE_S, f"the driver waits for Ray Serve to {to}", call)
 
 
-def _wait_until_running(run: str, scorers: Sequence[str], pool: PoolConfig, timeout_s: float) -> None:
+def _wait_until_running(run: str, pools: Mapping[str, PoolConfig], timeout_s: float) -> None:
+    """`pools` of each scorer."""
     deadline = time.monotonic() + timeout_s
-    waiting = list(scorers)
+    waiting = list(pools)
     while waiting:
         apps = _applications()
         for scorer in waiting:
@@ -163,11 +164,14 @@ def _wait_until_running(run: str, scorers: Sequence[str], pool: PoolConfig, time
         names = {scorer: app_name(run, scorer) for scorer in waiting}
         waiting = [scorer for scorer, name in names.items() if name not in apps or apps[name].status != "RUNNING"]
         if waiting and time.monotonic() > deadline:
-            need = f"placement.scorer.min = {pool.min} x cpus = {pool.cpus:g}, gpus = {pool.gpus:g}"
+            needs = [
+                f"{scorer}: min = {pools[scorer].min} x cpus = {pools[scorer].cpus:g}, gpus = {pools[scorer].gpus:g}"
+                for scorer in waiting
+            ]
             raise RayalignError(
                 f"scorers {', '.join(waiting)} were not up after {timeout_s:g} s. Either the cluster has no room "
-                f"(each needs {need}: lower these or add nodes), or loading takes longer (a download? Fetch the "
-                f"weights beforehand)"
+                f"({'; '.join(needs)}; placement.scorer, or the scorer's own placement: lower these or add nodes), or "
+                "loading takes longer (a download? Fetch the weights beforehand)"
             )
         time.sleep(POLL_S if waiting else 0)
 
