@@ -223,33 +223,44 @@ def test_two_replicas_encode_each_prompt_once_and_each_its_own_without_the_store
 
 
 def test_prometheus_hears_of_calls_batches_texts_and_replicas(neighbour: None) -> None:
-    run, toy = "measured", reward("toy-clip")
+    run, toy, broken = "measured", reward("toy-clip"), reward("stub", fail="raise")
 
-    async def ask(client: RewardClient) -> None:
+    async def ask(client: RewardClient, times: int) -> None:
         with asking(client):
-            calls = (client(pictures(3, 32), ["a red circle", "a blue square", "a"]) for _ in range(5))
+            calls = (client(pictures(3, 32), ["a red circle", "a blue square", "a"]) for _ in range(times))
             await asyncio.gather(*calls)
 
-    expected = {"replicas": 1.0, "queue_images": 0.0, "batch_images_sum": 15.0, "text_encodings_total": 3.0}
-    expected |= {"call_seconds_count": 5.0}
-    with served([toy], run=run):
-        asyncio.run(ask(RewardClient(run, [toy], ServiceConfig(max_queued=3))))
+    of_toy = {"replicas": 1.0, "queue_images": 0.0, "batch_images_sum": 15.0, "text_encodings_total": 3.0}
+    of_toy |= {"call_seconds_count": 5.0}
+    of_broken = {"failures_total of raised RuntimeError": 3.0, "retries_total of raised RuntimeError": 1.0}
+    expected = {f"toy-clip {name}": value for name, value in of_toy.items()}
+    expected |= {f"stub {name}": value for name, value in of_broken.items()}  # images, and tries
+    with served([toy, broken], run=run):
+        asyncio.run(ask(RewardClient(run, [broken], QUICK), 1))
+        asyncio.run(ask(RewardClient(run, [toy], ServiceConfig(max_queued=3)), 5))
         deadline = time.monotonic() + 60
         while not expected.items() <= (seen := metrics_of(run)).items() and time.monotonic() < deadline:
             time.sleep(0.5)  # every process hands its own on each 10 s
     assert {name: seen.get(name) for name in expected} == expected
-    assert seen["queued_seconds_total"] > 0
+    assert seen["toy-clip queued_seconds_total"] > 0
 
 
 def metrics_of(run: str) -> dict[str, float]:
-    """`ray_rayalign_score_<name>` at this node's metrics port; {} before it is open."""
+    """Each `ray_rayalign_score_<name>` at this node's metrics port, as "<scorer> <name>", or "<scorer> <name> of <reason>"
+    where it has that tag; {} before the port is open.
+    """
     address = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
     try:
         lines = urllib.request.urlopen(address, timeout=5).read().decode().splitlines()
     except OSError:
         return {}
     ours = [line.removeprefix("ray_rayalign_score_") for line in lines if f'run="{run}"' in line]
-    return {re.split(r"[{ ]", line)[0]: float(line.split()[-1]) for line in ours}
+    found = {}
+    for line in ours:
+        tags = dict(re.findall(r'(\w+)="([^"]*)"', line))
+        reason = f" of {tags['reason']}" if "reason" in tags else ""
+        found[f"{tags['scorer']} {re.split('[{ ]', line)[0]}{reason}"] = float(line.split()[-1])
+    return found
 
 
 def test_a_further_try_goes_to_another_replica(neighbour: None, tmp_path: Path) -> None:
