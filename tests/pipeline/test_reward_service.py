@@ -246,7 +246,7 @@ def test_prometheus_hears_of_calls_batches_texts_and_replicas(neighbour: None) -
 
 
 def metrics_of(run: str) -> dict[str, float]:
-    """Each `ray_rayalign_score_<name>` at this node's metrics port, as "<scorer> <name>", or "<scorer> <name> of <reason>"
+    """Each `ray_rayalign_score_<name>` at this node's metrics port as "<scorer> <name>", with " of <reason>" behind it
     where it has that tag; {} before the port is open.
     """
     address = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
