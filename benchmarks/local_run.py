@@ -120,4 +120,4 @@ def held_out_images(config: RunConfig, model: TextToImage, weights: str, scorers
 def _reward(config: RunConfig, name: str):  # type: ignore[no-untyped-def]
     from rayalign.config import RewardConfig
 
-    return next((reward for reward in config.rewards if reward.scorer == name), RewardConfig(scorer=name))
+    return next((reward for reward in config.all_rewards if reward.scorer == name), RewardConfig(scorer=name))

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from rayalign.config import RewardConfig, RunConfig
+from rayalign.config import PoolConfig, RewardConfig, RunConfig
 from rayalign.config.files import read_settings
 from rayalign.config.leaves import settings
 from rayalign.entry import exit_code, settle_ray
@@ -157,16 +157,22 @@ def _without_kind(loc: tuple[int | str, ...], known: dict[str, FieldInfo]) -> tu
 
 
 def _names_beside(loc: tuple[int | str, ...], group: type[BaseModel]) -> list[str]:
-    """What an unknown name in a YAML file may have been meant to be: a setting, a group, or a reward's field."""
-    if loc[0] == "rewards":
-        return [f"rewards.{loc[1]}.{name}" for name in RewardConfig.model_fields]
+    """What an unknown name in a YAML file may have been meant to be: a setting, a group, or a scorer's field."""
+    if any(isinstance(part, int) for part in loc):  # one of a list, which are scorers
+        one = ".".join(map(str, loc[:-1]))
+        return [f"{one}.{name}" for name in _scorer_fields(one)]
     return [*dict(settings(group)), *group.model_fields]
 
 
 def _names_below(group: str, known: dict[str, FieldInfo]) -> list[str]:
     """Members of a group; `rewards.0` counts as one."""
     names = [name.removeprefix(f"{group}.") for name in known if name.startswith(f"{group}.")]
-    return names or list(RewardConfig.model_fields)
+    return names or _scorer_fields(group)
+
+
+def _scorer_fields(group: str) -> list[str]:
+    """Of `rewards.0`, or of its placement."""
+    return list((PoolConfig if group.endswith(".placement") else RewardConfig).model_fields)
 
 
 def _parser(description: str, known: dict[str, FieldInfo], defaults: Tree) -> argparse.ArgumentParser:

@@ -120,7 +120,8 @@ def test_a_toys_settings_go_with_the_choice_whoever_makes_it(tmp_path: Path) -> 
         (["--timesteps.kind", "early", "--timesteps.gamma", "0.5"], "timesteps.gamma", 0.5),
         (["--objective.kind", "rpo", "--objective.gather", "true"], "objective.gather", True),
         (["--objective.kind", "rpo", "--objective.tau", "5e-1"], "objective.tau", 0.5),
-        (["--evaluation.scorers", "clip,stub"], "evaluation.scorers", ("clip", "stub")),
+        (["--evaluation.scorers", "clip,stub"], "heldout_names", ["clip", "stub"]),
+        (["--evaluation.scorers", "clip,my.mod:Mine"], "evaluation.scorers.1.scorer", "my.mod:Mine"),
         (["--train.betas", "0.8,0.9"], "train.betas", (0.8, 0.9)),
         (["--train.lr", "3e-5"], "train.lr", 3e-5),
         (["--objective.ratio_clip", "null"], "objective.ratio_clip", None),
@@ -138,7 +139,7 @@ def test_a_toys_settings_go_with_the_choice_whoever_makes_it(tmp_path: Path) -> 
 def test_a_setting_from_the_command_line(arguments: list[str], field: str, value: object) -> None:
     found: Any = parsed(*arguments)
     for part in field.split("."):
-        found = getattr(found, part)
+        found = found[int(part)] if part.isdigit() else getattr(found, part)
     assert found == value
 
 
@@ -225,7 +226,18 @@ def test_a_refusal_says_what_to_set(arguments: list[str], message: str) -> None:
         ("model: toy-sdxl", "model = 'toy-sdxl': it is a group; set its members by name: dtype, family, path, reso"),
         ("model: 3", "model = 3: it is a group"),
         ("model: {path: 3}", "model.path = 3: Input should be a valid string"),
-        ("rewards: [jpeg]", "rewards.0 = 'jpeg': it is a group; set its members by name: environment, options, sca"),
+        ("rewards: [jpeg]", "rewards.0 = 'jpeg': it is a group; set its members by name: environment, options, pla"),
+        (
+            "evaluation: {scorers: [clip, {scorer: jpeg, optoins: {quality: 5}}]}",
+            "evaluation.scorers.1.optoins = '': no such setting; did you mean evaluation.scorers.1.options?",
+        ),
+        (
+            "rewards: [{scorer: jpeg, placement: {gpu: 1}}]",
+            "rewards.0.placement.gpu = '': no such setting; did you mean rewards.0.placement.gpus?",
+        ),
+        ("rewards: [{scorer: jpeg, placement: 1}]", "it is a group; set its members by name: cpus, gpus, max, min"),
+        ("evaluation: {scorers: [3]}", "evaluation.scorers.0.scorer = 3: Input should be a valid string"),
+        ("evaluation: {scorers: clip}", "evaluation.scorers = 'clip': Input should be a valid tuple"),
         ("rewards: jpeg", "rewards = 'jpeg': Input should be a valid tuple"),
         ("just words", "--config = "),
         ("a: [", "cannot be read"),

@@ -13,6 +13,8 @@ from rayalign.config import (
     FinalPairs,
     GuidanceConfig,
     Pairs,
+    PoolConfig,
+    RewardConfig,
     RunConfig,
     SamplePairs,
     StepwisePairs,
@@ -194,6 +196,36 @@ def test_the_best_checkpoint_is_told_by_what_was_held_out() -> None:
     assert RunConfig().best_by == "reward"
     assert changed(RunConfig(), "evaluation.scorers", ["clip", "aesthetic"]).best_by == "clip"
     assert changed(RunConfig(), "evaluation.best_by", "jpeg").best_by == "jpeg"
+
+
+def test_a_held_out_scorer_is_a_name_or_has_options() -> None:
+    names = changed(RunConfig(), "evaluation.scorers", ["clip", "stub"])
+    whole = changed(RunConfig(), "evaluation.scorers", [{"scorer": "clip"}, RewardConfig(scorer="stub")])
+    assert names == whole
+    assert names.heldout_names == ["clip", "stub"]
+    assert names.all_scorers == ["jpeg", "clip", "stub"]
+    red = {"scorer": "stub", "options": {"rule": "red"}, "environment": "/some/python"}
+    mixed = changed(RunConfig(), "evaluation.scorers", ["clip", red])
+    assert mixed.evaluation.scorers[1] == RewardConfig.model_validate(red)
+    assert mixed.best_by == "clip"
+    assert RunConfig.model_validate(yaml.safe_load(mixed.to_yaml())) == mixed != names
+    assert mixed.learned() == names.learned() == RunConfig().learned()  # a run may go on with others
+    with pytest.raises(ValidationError, match="a scorer stands twice"):
+        changed(RunConfig(), "evaluation.scorers", ["jpeg", red])
+
+
+def test_a_scorer_may_have_a_placement_of_its_own_which_is_not_learned() -> None:
+    placed = {"scorer": "pickscore", "placement": {"gpus": 0.5, "max": 3}}
+    config = changed(RunConfig(), "rewards", [{"scorer": "jpeg"}, placed])
+    usual = config.placement.scorer
+    assert [reward.pool(usual) for reward in config.rewards] == [usual, PoolConfig(gpus=0.5, max=3)]
+    assert RunConfig.model_validate(yaml.safe_load(config.to_yaml())) == config
+    elsewhere = changed(RunConfig(), "rewards", [{"scorer": "jpeg"}, {"scorer": "pickscore"}])
+    assert config.learned() == elsewhere.learned()
+    with pytest.raises(ValidationError, match="max = 1 is below min = 2"):
+        changed(RunConfig(), "rewards", [{"scorer": "jpeg", "placement": {"min": 2}}])
+    evaluations = [EvaluateConfig.model_validate({"rewards": [one]}) for one in (placed, {"scorer": "pickscore"})]
+    assert evaluations[0].decides_pictures() == evaluations[1].decides_pictures()
 
 
 def test_pairs_per_ticket_by_hand() -> None:

@@ -97,15 +97,20 @@ def _of_runs(paths: list[str]) -> dict[str, Any]:
             continue
         run = read_settings(str(file))
         prompts = run.get("prompts", {})
-        heldout = [{"scorer": name} for name in run.get("evaluation", {}).get("scorers", [])]
         return {
             "base": {name: value for name, value in run.get("model", {}).items() if name != "tuning"},
             "sampler": run.get("sampler", {}),
             "prompts": {"source": prompts.get("heldout") or prompts.get("source"), "column": prompts.get("column")},
-            "rewards": run.get("rewards", []),
-            "heldout": heldout,
+            "rewards": _scorers(run.get("rewards", [])),
+            "heldout": _scorers(run.get("evaluation", {}).get("scorers", [])),
         }
     return {}
+
+
+def _scorers(given: list[Any]) -> list[Any]:
+    """Each may be a bare name. Where the run placed them is the run's own: an evaluation has pools of its own."""
+    trees = [one if isinstance(one, dict) else {"scorer": one} for one in given]
+    return [{name: value for name, value in tree.items() if name != "placement"} for tree in trees]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -92,7 +92,10 @@ class EvaluateConfig(Settings):
     def decides_pictures(self) -> dict[str, Any]:
         """The settings that pictures and scores follow from; the others say where and how fast."""
         names = {"base", "sampler", "prompts", "seeds_per_prompt", "first_seed", "batch", "rewards", "heldout"}
-        return self.model_dump(mode="json", include=names)
+        tree = self.model_dump(mode="json", include=names)
+        for one in (*tree["rewards"], *tree["heldout"]):
+            one.pop("placement")
+        return tree
 
     def drawn_by(self, path: str) -> RunConfig:
         """A run's settings that draw from the model at `path` as this evaluation does."""

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from rayalign.config.checks import check_choices, check_divisible, check_no_secrets
 from rayalign.config.guard import GuardConfig
 from rayalign.config.learning import FixedReference, Reference, Timesteps, TrainConfig, UniformTimesteps
 from rayalign.config.model import ModelConfig
 from rayalign.config.pairs import Pairs, StepwisePairs
-from rayalign.config.placement import PlacementConfig, ServiceConfig, cluster_key
+from rayalign.config.placement import PlacementConfig, PoolConfig, ServiceConfig, cluster_key
 from rayalign.objectives.dpo import DPO
 from rayalign.objectives.table import union
 from rayalign.settings import AboveZero, Positive, Settings
@@ -55,6 +55,20 @@ class RewardConfig(Settings):
         description="where the scorer runs if not beside everything else: an environment's folder, its interpreter, or "
         "image:registry/name:tag; null makes the one that it needs, if any",
     )
+    placement: PoolConfig | None = Field(
+        None, description="replicas of this scorer alone (min, max, cpus, gpus); null: as placement.scorer"
+    )
+
+    def pool(self, usual: PoolConfig) -> PoolConfig:
+        """Its replicas: its own, else as of every scorer."""
+        return usual if self.placement is None else self.placement
+
+
+def _named(given: Any) -> Any:
+    """A bare name stands for a scorer that has nothing but its name."""
+    if not isinstance(given, list | tuple):
+        return given
+    return [item if isinstance(item, dict | RewardConfig) else {"scorer": item} for item in given]
 
 
 class RolloutConfig(Settings):
@@ -70,7 +84,9 @@ class EvaluationConfig(Settings):
     num_prompts: Positive = Field(16, description="held-out prompts of the before/after comparison")
     seeds_per_prompt: Positive = Field(4, description="images of each, same seeds before and after")
     batch: Positive = Field(8, description="images drawn together")
-    scorers: tuple[str, ...] = Field((), description="held-out scorers: measured, never trained on")
+    scorers: Annotated[tuple[RewardConfig, ...], BeforeValidator(_named)] = Field(
+        (), description="held-out scorers: measured, never trained on; in YAML a name, or all that a reward takes"
+    )
     every: Annotated[int, Field(ge=0)] = Field(
         5, description="iterations between held-out measurements while training (0: none); collapse alarms need them"
     )
@@ -146,7 +162,7 @@ class RunConfig(Settings):
     @property
     def best_by(self) -> str:
         """What the best checkpoint is chosen by: a scorer, or "reward", the guiding scorers' weighted sum."""
-        return self.evaluation.best_by or next(iter(self.evaluation.scorers), "reward")
+        return self.evaluation.best_by or next(iter(self.heldout_names), "reward")
 
     @property
     def key(self) -> str:
@@ -157,6 +173,11 @@ class RunConfig(Settings):
     def scorer_names(self) -> list[str]:
         """Guiding scorers, in the order of every per-scorer column."""
         return [reward.scorer for reward in self.rewards]
+
+    @property
+    def heldout_names(self) -> list[str]:
+        """Held-out scorers."""
+        return [reward.scorer for reward in self.evaluation.scorers]
 
     @property
     def standardised(self) -> list[str]:
@@ -171,7 +192,12 @@ class RunConfig(Settings):
     @property
     def all_scorers(self) -> list[str]:
         """Guiding scorers, then held-out ones."""
-        return [*self.scorer_names, *self.evaluation.scorers]
+        return [reward.scorer for reward in self.all_rewards]
+
+    @property
+    def all_rewards(self) -> list[RewardConfig]:
+        """What a service is started for: guiding scorers, then held-out ones."""
+        return [*self.rewards, *self.evaluation.scorers]
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -181,6 +207,8 @@ class RunConfig(Settings):
         left out: a run may go on with others.
         """
         learned = self.model_dump(mode="json", exclude=_HARMLESS)
+        for reward in learned["rewards"]:
+            reward.pop("placement")
         for name in ("tickets_in_flight", "max_lag"):
             learned["rollout"].pop(name)
         learned["prompts"].pop("heldout")

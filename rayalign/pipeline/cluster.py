@@ -105,7 +105,7 @@ def check_placement(config: RunConfig) -> None:
             parts = ", ".join(f"{field} {amount:g}" for field, amount in asked.items() if amount)
             raise ConfigError(
                 largest,
-                getattr(config.placement, largest.split(".")[1]).model_dump(),
+                needs[largest][0].model_dump(),
                 f"the run needs {need:g} {resource}s ({parts}) and the cluster has {have:g}; lower this setting's "
                 f"{kind} or number, or set placement.cluster_may_grow if an autoscaler adds nodes",
             )
@@ -119,8 +119,12 @@ def _needs(config: RunConfig) -> Iterator[tuple[str, tuple[PoolConfig | WorkersC
     yield "placement.rollout", (placement.rollout, placement.rollout.min)
     if config.objective.embeds_with is not None:
         yield "placement.annotate", (placement.annotate, placement.annotate.min)
-    scorers = len(config.all_scorers)
-    yield "placement.scorer", (placement.scorer, placement.scorer.min * scorers)
+    usual = sum(reward.placement is None for reward in config.all_rewards)
+    if usual:
+        yield "placement.scorer", (placement.scorer, placement.scorer.min * usual)
+    for reward in config.all_rewards:
+        if reward.placement is not None:
+            yield f"rewards.{reward.scorer}.placement", (reward.placement, reward.placement.min)
 
 
 def _check_each_fits(needs: dict[str, tuple[PoolConfig | WorkersConfig, int]]) -> None:

@@ -17,7 +17,7 @@ class CollapseGuard:
 
     def __init__(self, config: RunConfig, place: Place) -> None:
         self._config, self._place = config, place
-        self._watch = CollapseWatch(config.guard, config.evaluation.scorers)
+        self._watch = CollapseWatch(config.guard, config.heldout_names)
         self.state, self.trained = self._watch.state, self._watch.trained
 
     @property

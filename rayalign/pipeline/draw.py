@@ -81,7 +81,7 @@ class ImageActor:
         if policy is not None:
             self._model.weights.load("policy", ray.get(policy))
         self._weights = "initial" if policy is None else "policy"
-        self._score = RewardClient(config.key, config.rewards, config.service, config.evaluation.scorers)
+        self._score = RewardClient(config.key, config.rewards, config.service, config.heldout_names)
 
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
         prompts, seeds = batch["prompt"].to_pylist(), batch["seed"].to_pylist()

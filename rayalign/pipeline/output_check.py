@@ -47,7 +47,20 @@ def check_output(config: RunConfig) -> None:
         if changed:
             fix = f"{folder} holds pictures drawn with other settings of {' and '.join(changed)}; set another --name"
             raise ConfigError("name", config.name, fix)
+        check_same_options(stored, config)
     check_writable(config)
+
+
+def check_same_options(stored: RunConfig, config: RunConfig) -> None:
+    """Raises ConfigError if a scorer, held out or not, has other options than when it scored the folder's pictures.
+
+    One that is new, or left out, is noticed by its name: the pictures are then drawn again.
+    """
+    before = {reward.scorer: reward.options for reward in stored.all_rewards}
+    changed = [one.scorer for one in config.all_rewards if before.get(one.scorer, one.options) != one.options]
+    if changed:
+        fix = f"{config.folder} holds pictures scored with other options of {', '.join(changed)}; set another --name"
+        raise ConfigError("name", config.name, fix)
 
 
 def claim(config: RunConfig) -> IO[str]:

@@ -8,6 +8,7 @@ run learns the same bits with and without it.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 import numpy as np
@@ -38,12 +39,15 @@ class Probe:
     Args:
         model: whose policy is measured. Its counts of calls are left as they were.
         score: answers with guiding and held-out scorers.
+
+    Attributes:
+        by: what checkpoints compare by; another one where prompts, seeds, or the scorer and its options are others.
     """
 
     def __init__(self, config: RunConfig, model: TextToImage, score: ScoreFn) -> None:
         self._config, self._model, self._score = config, model, score
         self._rows = probe_rows(config) if config.evaluation.every else []
-        self.by = f"{config.best_by}-{derive_seed('probe', *map(str, self._rows)):x}"  # what checkpoints compare by
+        self.by = f"{config.best_by}-{derive_seed('probe', *map(str, self._rows), *_options(config)):x}"
 
     def due(self, version: int) -> bool:
         """Whether policy version `version` is measured: every `evaluation.every`th, the untuned one included."""
@@ -84,6 +88,12 @@ class Probe:
             found.append(await self._score(images_BCHW, prompts))
         prompts, seeds = map(list, zip(*self._rows, strict=True))
         return ImageSet(prompts, seeds, np.concatenate(pixels)), found
+
+
+def _options(config: RunConfig) -> list[str]:
+    """Those of the held-out scorer that tells the best; a guiding one's are the same as long as a run goes on."""
+    named = [reward.options for reward in config.evaluation.scorers if reward.scorer == config.best_by]
+    return [json.dumps(options, sort_keys=True) for options in named if options]
 
 
 def _by_prompt(values: np.ndarray, prompt_of: list[str], prompts: list[str]) -> list[float]:

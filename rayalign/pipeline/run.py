@@ -23,7 +23,7 @@ from typing import Any
 
 import ray
 
-from rayalign.config import DatasetPairs, RewardConfig, RunConfig
+from rayalign.config import DatasetPairs, RunConfig
 from rayalign.errors import RunStopped
 from rayalign.evaluation import callouts
 from rayalign.evaluation.callouts import SaidOnce
@@ -117,8 +117,7 @@ class _Run:
         progress.stage(f"run {config.name}: {config.model.path}, rewards {', '.join(config.scorer_names)}")
         progress.stage(f"folder {config.folder}")
         progress.stage(f"logs of Ray and its actors {log_folder()}")
-        held_out = [RewardConfig(scorer=name) for name in config.evaluation.scorers]
-        rewards, placement = [*config.rewards, *held_out], config.placement
+        rewards, placement = config.all_rewards, config.placement
         with closing(progress), self.tracker, self._says_where_it_stopped():
             start_reward_services(config.key, rewards, placement.scorer, config.service, placement.cpu_threads)
             if isinstance(config.pairs, DatasetPairs) and config.pairs.cache is not None:
@@ -175,9 +174,7 @@ class _Run:
             )
             return False
         if self.done >= self.config.iterations:
-            self.progress.stage(
-                f"all {self.config.iterations} iterations are done; set --iterations higher to go on"
-            )
+            self.progress.stage(f"all {self.config.iterations} iterations are done; set --iterations higher to go on")
             return False
         return True
 

@@ -19,7 +19,7 @@ import ray
 import yaml
 from ray.exceptions import GetTimeoutError, RayTaskError
 
-from rayalign.config import RewardConfig, RunConfig
+from rayalign.config import RunConfig
 from rayalign.config.style import FolderStyle, StyleConfig
 from rayalign.data.style_pictures import PictureRow
 from rayalign.errors import RunStopped
@@ -100,8 +100,7 @@ class _StyleRun:
                 f"drawing {len(training)} training and {len(heldout)} held-out pictures of {config.model.path}, "
                 f"each with its twin in the style ({config.style.kind})"
             )
-            held_out = [RewardConfig(scorer=name) for name in config.evaluation.scorers]
-            rewards, placement = [*config.rewards, *held_out], config.placement
+            rewards, placement = config.all_rewards, config.placement
             start_reward_services(config.key, rewards, placement.scorer, config.service, placement.cpu_threads)
             try:
                 drawn = self._task(make_pictures, len(training) + len(heldout), config, training, heldout)
@@ -118,14 +117,9 @@ class _StyleRun:
         batches = -(-num_pictures // self.config.evaluation.batch)
         # Nothing is heard from the pool in between: each of its batches may take the time after which a run is stuck.
         timeout_s = self.config.stall_timeout_s * max(1, batches)
-        try:
-            return ray.get(ray.remote(num_cpus=0)(function).remote(*arguments), timeout=timeout_s)
-        except GetTimeoutError:
-            raise RunStopped(
-                f"{num_pictures} pictures were not drawn in {timeout_s:g} s (stall_timeout_s for each batch of them)"
-            ) from None
-        except RayTaskError as error:
-            raise error.cause from error  # a person is to see what was wrong, not the task's traceback
+        reference = ray.remote(num_cpus=0)(function).remote(*arguments)
+        late = f"{num_pictures} pictures were not drawn in {timeout_s:g} s (stall_timeout_s for each batch of them)"
+        return _answer(reference, timeout_s, late)
 
     def _tuned(self, method: RunConfig, base: ImageSet) -> ImageSet:
         """The held-out pictures after the method's run, which is not begun again where it is whole."""
@@ -148,7 +142,12 @@ class _StyleRun:
     def _report(self, sets: dict[str, ImageSet]) -> dict[str, Any]:
         config, folder = self.config, self.config.folder
         measuring = ray.remote(num_cpus=0, num_gpus=config.placement.scorer.gpus)(_measure)
-        measured = ray.get(measuring.remote(config, sets))
+        timeout_s = config.stall_timeout_s * len(sets)
+        late = (
+            f"{len(sets)} sets of pictures were not measured in {timeout_s:g} s (stall_timeout_s for each): no node "
+            "has room for the task that does (placement.scorer.gpus), or its weights do not come"
+        )
+        measured = _answer(measuring.remote(config, sets), timeout_s, late)
         report = {
             "name": config.name,
             "model": config.model.path,
@@ -165,6 +164,16 @@ class _StyleRun:
         self.progress.stage(f"table   {folder / 'style.md'}")
         self.progress.stage(f"images  {folder / 'style.png'}")
         return report
+
+
+def _answer(reference: Any, timeout_s: float, late: str) -> Any:
+    """What a task returns. Raises RunStopped, saying `late`, if it takes longer; its error as it was in the task."""
+    try:
+        return ray.get(reference, timeout=timeout_s)
+    except GetTimeoutError:
+        raise RunStopped(late) from None
+    except RayTaskError as error:
+        raise error.cause from error  # a person is to see what was wrong, not the task's traceback
 
 
 def _measure(config: StyleConfig, sets: dict[str, ImageSet]) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def _pairs(pictures: Iterator[Picture]) -> Iterator[PreferenceRow]:
 
 
 async def _scored(config: StyleConfig, images: ImageSet) -> ImageSet:
-    client = RewardClient(config.key, config.rewards, config.service, config.evaluation.scorers)
+    client = RewardClient(config.key, config.rewards, config.service, config.heldout_names)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in config.all_scorers}
     for start in range(0, len(images), config.evaluation.batch):
         rows = slice(start, start + config.evaluation.batch)

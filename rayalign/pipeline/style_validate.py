@@ -14,7 +14,7 @@ from rayalign.models.lora_check import check_lora_fits
 from rayalign.models.merged_lora import find_lora
 from rayalign.models.stylise import image_to_image_class
 from rayalign.pipeline.draw import evaluation_rows
-from rayalign.pipeline.output_check import stored_config
+from rayalign.pipeline.output_check import check_same_options, stored_config
 from rayalign.pipeline.resume import check_resume
 from rayalign.pipeline.validate import check_inputs, with_absolute_paths
 from rayalign.trees import changes
@@ -56,6 +56,7 @@ def _check_unchanged(config: StyleConfig) -> None:
     if changed := changes(stored.decides_pictures(), config.decides_pictures()):
         fix = f"{config.folder} holds the pictures of other settings ({'; '.join(changed)}); set another --name"
         raise ConfigError("name", config.name, fix)
+    check_same_options(stored, config)
 
 
 def _check_pictures(config: StyleConfig, rows: list[PictureRow]) -> None:

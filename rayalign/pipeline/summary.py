@@ -92,7 +92,7 @@ def summarise(
         summary |= {"rolled_back_to": back, "policy_version": back}
     if after is not None:
         units = {name: scorer_facts(name).unit for name in before.scores}
-        summary["reward"] = compare(before, after, config.scorer_names, config.evaluation.scorers, units)
+        summary["reward"] = compare(before, after, config.scorer_names, config.heldout_names, units)
         summary["drift"] = drift(before, after)
     return summary
 

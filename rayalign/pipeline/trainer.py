@@ -76,7 +76,7 @@ class TrainWorker:
         self.previous: Arrays = self.model.weights.state("policy")  # the version before the present one
         # Of all that was scored before a version, from the untuned model's pictures on; `scores[0]` the previous one's.
         self.scores: list[ByScorer] = [scores, scores]
-        client = RewardClient(config.key, config.rewards, config.service, config.evaluation.scorers)
+        client = RewardClient(config.key, config.rewards, config.service, config.heldout_names)
         client.standards = standards(config.rewards, scores)  # the first version's for all, so that these compare
         self.probe, self._unscored = Probe(config, self.model, client), client.failures
         self._untuned: HeldOut | None = None  # measured before the first iteration

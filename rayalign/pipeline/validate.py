@@ -40,7 +40,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
         tree["pairs"]["path"] = absolute(config.pairs.path)
         if config.pairs.cache is not None:
             tree["pairs"]["cache"] = str(Path(config.pairs.cache).expanduser().resolve())
-    for one, reward in zip(tree["rewards"], config.rewards, strict=True):
+    for one, reward in zip([*tree["rewards"], *tree["evaluation"]["scorers"]], config.all_rewards, strict=True):
         one["options"] = absolute_options(reward.scorer, reward.options)
     return RunConfig.model_validate(tree)
 
@@ -60,10 +60,8 @@ def check_inputs(config: RunConfig) -> list[str]:
 def check_files(config: RunConfig) -> list[str]:
     """`check_inputs` without the model: what a job can say within a second, before torch and Ray are imported."""
     check_trackers(config.trackers)
-    for reward in config.rewards:
+    for reward in config.all_rewards:
         check_scorer(reward.scorer, reward.options)
-    for name in config.evaluation.scorers:
-        check_scorer(name)
     if isinstance(config.pairs, StepwisePairs) and config.pairs.guidance.enabled:
         _check_differentiable(config.scorer_names)
     if config.objective.embeds_with is not None:

@@ -49,8 +49,9 @@ def processes(config: RunConfig, costs: Costs) -> list[Process]:
     if config.objective.embeds_with is not None:
         annotating = _whole(_annotate(config, costs, config.objective.embeds_with[0]))
         found.append(Process("annotate", place.annotate.min, place.annotate.gpus, annotating))
-    for name in config.all_scorers:
-        found.append(Process(f"scorer {name}", place.scorer.min, place.scorer.gpus, _whole(_scorer(name))))
+    for reward in config.all_rewards:
+        pool = reward.pool(place.scorer)
+        found.append(Process(f"scorer {reward.scorer}", pool.min, pool.gpus, _whole(_scorer(reward.scorer))))
     return [one for one in found if one.share > 0]
 
 

@@ -31,18 +31,12 @@ def _what(plan: Plan) -> str:
 
 def _placement(plan: Plan) -> str:
     place = plan.config.placement
+    annotate = {} if plan.config.objective.embeds_with is None else {"annotate": place.annotate}
+    pools = annotate | {f"scorer {reward.scorer}": reward.pool(place.scorer) for reward in plan.config.all_rewards}
     rows = [
         ("train", str(place.train.num), place.train.cpus, place.train.gpus),
         ("rollout", f"{place.rollout.min} to {place.rollout.max}", place.rollout.cpus, place.rollout.gpus),
-        *(
-            [("annotate", f"{place.annotate.min} to {place.annotate.max}", place.annotate.cpus, place.annotate.gpus)]
-            if plan.config.objective.embeds_with is not None
-            else []
-        ),
-        *(
-            (f"scorer {name}", f"{place.scorer.min} to {place.scorer.max}", place.scorer.cpus, place.scorer.gpus)
-            for name in plan.config.all_scorers
-        ),
+        *((name, f"{pool.min} to {pool.max}", pool.cpus, pool.gpus) for name, pool in pools.items()),
     ]
     lines = ["what starts:"]
     lines += [f"  {name:<20} {count:>8}   {cpus:g} CPUs, {gpus:g} GPUs each" for name, count, cpus, gpus in rows]

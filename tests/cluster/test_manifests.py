@@ -149,11 +149,11 @@ def run_config(command: str) -> RunConfig:
 def actors(config: RunConfig) -> list[tuple[float, float]]:
     """(CPUs, GPUs) of every actor at full size. Each scorer, held-out ones too, has its own replicas."""
     placement: PlacementConfig = config.placement
-    num_scorers = len(config.rewards) + len(config.evaluation.scorers)
+    scorers = [reward.pool(placement.scorer) for reward in config.all_rewards]
     counts = (
         (placement.train, placement.train.num),
         (placement.rollout, placement.rollout.max),
-        (placement.scorer, placement.scorer.max * num_scorers),
+        *((pool, pool.max) for pool in scorers),
     )
     return [(group.cpus, group.gpus) for group, number in counts for _ in range(number)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import uuid
 from collections.abc import Sequence
@@ -80,4 +81,28 @@ class BrokenInOneProcess:
         if self.broken and self.calls > 1:
             (self.folder / f"raised-{uuid.uuid4().hex}").touch()
             raise RuntimeError("this process is broken")
+        return images_BCHW.mean(axis=(1, 2, 3))
+
+
+class HangsOnce:
+    """Mean pixel value; of all processes the first that is shown a white picture never answers.
+
+    Args:
+        folder: gets a file `hung`, then one `answered-<process>` of each process that scores a white picture.
+    """
+
+    differentiable: ClassVar[bool] = False
+    needs_prompt: ClassVar[bool] = False
+    unit: ClassVar[str] = "mean pixel value, 0 to 1"
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def score(self, images_BCHW: np.ndarray, prompts: list[str]) -> np.ndarray:
+        if np.min(images_BCHW) == 1:
+            try:
+                (self.folder / "hung").touch(exist_ok=False)
+                threading.Event().wait()
+            except FileExistsError:
+                (self.folder / f"answered-{os.getpid()}").touch()
         return images_BCHW.mean(axis=(1, 2, 3))

@@ -39,6 +39,15 @@ def test_one_actor_must_fit_on_one_node(stub_run: Any) -> None:
         check_placement(config)
 
 
+def test_a_scorer_placed_apart_is_counted_apart(stub_run: Any) -> None:
+    jpeg = {"scorer": "jpeg", "placement": {"cpus": 0.1}}
+    check_placement(stub_run(rewards=[{"scorer": "stub"}, jpeg]))
+    placed = {"scorer": "jpeg", "placement": {"gpus": 2, "min": 3, "max": 3}}
+    for config in (stub_run(rewards=[{"scorer": "stub"}, placed]), stub_run(evaluation={"scorers": [placed]})):
+        with pytest.raises(ConfigError, match=r"rewards\.jpeg\.placement = .*needs 6 GPUs .* cluster has 0"):
+            check_placement(config)
+
+
 def test_a_growing_cluster_is_not_asked(stub_run: Any) -> None:
     check_placement(stub_run(placement={"train": {"num": 1, "cpus": 500}, "cluster_may_grow": True}))
 

@@ -14,6 +14,7 @@ import pytest
 from rayalign.config import RunConfig
 from rayalign.errors import ConfigError
 from rayalign.pipeline.output_check import check_output, claim, stored_config
+from rayalign.pipeline.validate import check_files, with_absolute_paths
 
 
 def run_in(output: Path, **changes: Any) -> RunConfig:
@@ -61,6 +62,33 @@ def test_pictures_of_another_model_are_not_taken_for_this_ones(tmp_path: Path) -
     check_output(run_in(tmp_path, train={"lr": 0.5}, model={"tuning": {"rank": 8}}))
     said = refused(run_in(tmp_path, model={"path": "toy-sd15"}, sampler={"num_steps": 30}))
     assert "holds pictures drawn with other settings of model and sampler; set another --name" in said
+
+
+def test_pictures_scored_with_other_options_are_not_taken_for_these(tmp_path: Path) -> None:
+    """A held-out scorer's options decide nothing that is learned, so a resume would not be refused for them."""
+    before = tmp_path / "run" / "images" / "before"
+    before.mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text(run_in(tmp_path, evaluation={"scorers": ["stub"]}).to_yaml())
+    (before / "scores.json").touch()
+    check_output(run_in(tmp_path, evaluation={"scorers": [{"scorer": "stub", "options": {}}]}))  # the same
+    red = {"scorer": "stub", "options": {"rule": "red"}}
+    check_output(run_in(tmp_path, evaluation={"scorers": ["jpeg-large"]}))  # others: drawn again
+    assert "holds pictures scored with other options of stub; set another --name" in refused(
+        run_in(tmp_path, evaluation={"scorers": [red]})
+    )
+    quality = {"scorer": "jpeg", "options": {"quality": 5}}
+    assert "other options of jpeg, stub" in refused(run_in(tmp_path, rewards=[quality], evaluation={"scorers": [red]}))
+
+
+def test_a_held_out_scorers_options_are_checked_and_made_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mine = {"scorer": "clip", "options": {"model": "local-dir:./weights"}}
+    with pytest.raises(ConfigError, match=r"rewards\.clip\.options\.model = 'local-dir:\./weights'"):
+        check_files(run_in(tmp_path, evaluation={"scorers": [mine]}))
+    (absolute,) = with_absolute_paths(run_in(tmp_path, evaluation={"scorers": [mine]})).evaluation.scorers
+    assert absolute.options == {"model": f"local-dir:{tmp_path}/weights"}
 
 
 def test_a_damaged_config_of_the_folder_is_named(tmp_path: Path) -> None:

@@ -52,6 +52,13 @@ def test_every_third_version_is_measured_the_untuned_one_too() -> None:
     assert not any(Probe(settings(every=0), None, SCORE).due(version) for version in range(8))  # type: ignore[arg-type]
 
 
+def test_checkpoints_compare_by_a_scorer_and_its_options() -> None:
+    def by(scorer: Any) -> str:
+        return Probe(settings(scorers=[scorer]), None, SCORE).by  # type: ignore[arg-type]
+
+    assert by("stub") == by({"scorer": "stub"}) != by({"scorer": "stub", "options": {"rule": "red"}})
+
+
 def test_its_pictures_are_not_those_of_the_comparison() -> None:
     rows = probe_rows(settings())
     assert len(rows) == 4

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 import time
 import urllib.request
 from collections import Counter
@@ -16,7 +17,7 @@ import torch
 from ray import serve
 
 from rayalign.config import PoolConfig, RewardConfig, ServiceConfig
-from rayalign.errors import ConfigError, RayalignError
+from rayalign.errors import ConfigError, RayalignError, ScoringError
 from rayalign.pipeline.scoring.batcher import Call
 from rayalign.pipeline.scoring.names import app_name, store_name
 from rayalign.pipeline.scoring.replica import ScoreReplica
@@ -222,33 +223,44 @@ def test_two_replicas_encode_each_prompt_once_and_each_its_own_without_the_store
 
 
 def test_prometheus_hears_of_calls_batches_texts_and_replicas(neighbour: None) -> None:
-    run, toy = "measured", reward("toy-clip")
+    run, toy, broken = "measured", reward("toy-clip"), reward("stub", fail="raise")
 
-    async def ask(client: RewardClient) -> None:
+    async def ask(client: RewardClient, times: int) -> None:
         with asking(client):
-            calls = (client(pictures(3, 32), ["a red circle", "a blue square", "a"]) for _ in range(5))
+            calls = (client(pictures(3, 32), ["a red circle", "a blue square", "a"]) for _ in range(times))
             await asyncio.gather(*calls)
 
-    expected = {"replicas": 1.0, "queue_images": 0.0, "batch_images_sum": 15.0, "text_encodings_total": 3.0}
-    expected |= {"call_seconds_count": 5.0}
-    with served([toy], run=run):
-        asyncio.run(ask(RewardClient(run, [toy], ServiceConfig(max_queued=3))))
+    of_toy = {"replicas": 1.0, "queue_images": 0.0, "batch_images_sum": 15.0, "text_encodings_total": 3.0}
+    of_toy |= {"call_seconds_count": 5.0}
+    of_broken = {"failures_total of raised RuntimeError": 3.0, "retries_total of raised RuntimeError": 1.0}
+    expected = {f"toy-clip {name}": value for name, value in of_toy.items()}
+    expected |= {f"stub {name}": value for name, value in of_broken.items()}  # images, and tries
+    with served([toy, broken], run=run):
+        asyncio.run(ask(RewardClient(run, [broken], QUICK), 1))
+        asyncio.run(ask(RewardClient(run, [toy], ServiceConfig(max_queued=3)), 5))
         deadline = time.monotonic() + 60
         while not expected.items() <= (seen := metrics_of(run)).items() and time.monotonic() < deadline:
             time.sleep(0.5)  # every process hands its own on each 10 s
     assert {name: seen.get(name) for name in expected} == expected
-    assert seen["queued_seconds_total"] > 0
+    assert seen["toy-clip queued_seconds_total"] > 0
 
 
 def metrics_of(run: str) -> dict[str, float]:
-    """`ray_rayalign_score_<name>` at this node's metrics port; {} before it is open."""
+    """Each `ray_rayalign_score_<name>` at this node's metrics port as "<scorer> <name>", with " of <reason>" behind it
+    where it has that tag; {} before the port is open.
+    """
     address = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
     try:
         lines = urllib.request.urlopen(address, timeout=5).read().decode().splitlines()
     except OSError:
         return {}
     ours = [line.removeprefix("ray_rayalign_score_") for line in lines if f'run="{run}"' in line]
-    return {re.split(r"[{ ]", line)[0]: float(line.split()[-1]) for line in ours}
+    found = {}
+    for line in ours:
+        tags = dict(re.findall(r'(\w+)="([^"]*)"', line))
+        reason = f" of {tags['reason']}" if "reason" in tags else ""
+        found[f"{tags['scorer']} {re.split('[{ ]', line)[0]}{reason}"] = float(line.split()[-1])
+    return found
 
 
 def test_a_further_try_goes_to_another_replica(neighbour: None, tmp_path: Path) -> None:
@@ -288,6 +300,50 @@ def test_a_killed_replica_s_calls_are_asked_again(neighbour: None) -> None:
         np.testing.assert_array_equal(scores.total_B, expected)
     assert client.retries["stub: replica died"] >= 1
     assert not client.failures
+
+
+def test_a_replica_that_hangs_is_replaced(neighbour: None, tmp_path: Path) -> None:
+    hangs = reward("tests.pipeline.served_scorers:HangsOnce", folder=str(tmp_path))
+    hasty = ServiceConfig(timeout_s=1.0, retries=20)
+    white = np.ones((2, 3, 16, 16), np.float32)
+    client = RewardClient(RUN, [hangs], hasty)
+
+    async def ask() -> Scores:
+        with asking(client):
+            return await client(white, ["", ""])
+
+    with served([hangs], service=hasty):
+        scores = asyncio.run(ask())
+    np.testing.assert_array_equal(scores.total_B, [1, 1])
+    assert (tmp_path / "hung").exists()
+    assert len(list(tmp_path.glob("answered-*"))) == 1
+    assert client.retries[f"{hangs.scorer}: timeout"] >= 2  # it is given twice the time of a call
+    assert not client.failures
+
+
+def test_a_replica_says_that_its_batch_hangs() -> None:
+    replica = ScoreReplica(RUN, reward("stub"), ServiceConfig(timeout_s=0.05), cpu_threads=1)
+    let_go = threading.Event()
+
+    class Held:
+        def score(self, images_BCHW: np.ndarray, prompts: list[str]) -> np.ndarray:
+            let_go.wait(10)
+            return images_BCHW.mean(axis=(1, 2, 3))
+
+    async def ask() -> None:
+        call = asyncio.create_task(replica(pictures(1), [""]))
+        await asyncio.sleep(0.02)
+        replica.check_health()  # busy, and not for long
+        await asyncio.sleep(0.12)
+        with pytest.raises(ScoringError, match=r"more than 2 x service.timeout_s = 0\.1 s"):
+            replica.check_health()
+        let_go.set()
+        await call
+        replica.check_health()
+
+    replica.check_health()  # idle
+    replica._scorer = Held()
+    asyncio.run(ask())
 
 
 def _replica(scorer: str) -> ray.actor.ActorHandle:
@@ -337,6 +393,12 @@ def test_a_burst_grows_the_service_and_idling_shrinks_it(neighbour: None) -> Non
         assert scale_of(RUN, "stub") == 1
 
 
+def test_a_scorer_has_replicas_of_its_own_number(neighbour: None) -> None:
+    own = RewardConfig(scorer=ALIAS, placement=PoolConfig(min=2, max=2, cpus=0.1))
+    with served([reward("stub"), own]):
+        assert (scale_of(RUN, "stub"), scale_of(RUN, ALIAS)) == (1, 2)
+
+
 def test_a_constructor_that_fails_says_why(neighbour: None) -> None:
     start = time.monotonic()
     with pytest.raises(RayalignError, match="stub did not start: RuntimeError: the stub was asked to fail"):
@@ -346,7 +408,7 @@ def test_a_constructor_that_fails_says_why(neighbour: None) -> None:
 
 
 def test_no_room_is_an_error_in_bounded_time(neighbour: None) -> None:
-    with pytest.raises(RayalignError, match=r"cpus = 99.*lower these or add nodes"):
+    with pytest.raises(RayalignError, match=r"\(stub: min = 1 x cpus = 99, .*lower these or add nodes"):
         start_reward_services(RUN, [reward("stub")], PoolConfig(cpus=99), QUICK, cpu_threads=1, start_timeout_s=1)
 
 

@@ -138,6 +138,20 @@ def test_what_fits_and_what_does_not(hardware: str) -> None:
     assert (f"fits {given}" in said) == (not plan.problems) or "does not fit" in said
 
 
+def test_scorers_stand_where_each_is_placed() -> None:
+    rewards = [{"scorer": "jpeg", "placement": {"cpus": 0.5, "max": 2}}, {"scorer": "pickscore"}]
+    heldout = {"scorers": [{"scorer": "hpsv2", "placement": {"gpus": 1, "min": 2, "max": 2}}]}
+    plan = make_plan(run(rewards=rewards, evaluation=heldout), parse_hardware("4xh100"), COSTS)
+    held = sorted([one.name for one in gpu.holds] for gpu in plan.gpus)
+    assert held == [["scorer hpsv2"], ["scorer hpsv2"], ["train", "rollout", "scorer pickscore"]]
+    lines = [line.split() for line in plan_text(plan).splitlines() if line.startswith("  scorer")]
+    assert [" ".join(line) for line in lines] == [
+        "scorer jpeg 1 to 2 0.5 CPUs, 0 GPUs each",
+        "scorer pickscore 1 to 1 1 CPUs, 0.2 GPUs each",
+        "scorer hpsv2 2 to 2 1 CPUs, 1 GPUs each",
+    ]
+
+
 def test_more_processes_than_gpus_is_a_problem() -> None:
     place = {"train": {"num": 2, "gpus": 1}, "rollout": {"min": 2, "max": 2, "gpus": 1}, "scorer": {"gpus": 1}}
     plan = make_plan(run(placement=place), parse_hardware("4xh100"), COSTS)

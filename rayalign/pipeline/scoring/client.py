@@ -19,6 +19,7 @@ from ray.serve.handle import DeploymentHandle
 
 from rayalign.config import RewardConfig, ServiceConfig
 from rayalign.errors import RayalignError, ScoringError
+from rayalign.pipeline.deadline import within
 from rayalign.pipeline.scoring.budget import ImageBudget
 from rayalign.pipeline.scoring.metrics import ClientMetrics
 from rayalign.pipeline.scoring.names import app_name
@@ -28,6 +29,7 @@ from rayalign.rewards.mixture import check_answer, mix, mix_gradients
 
 logger = logging.getLogger(__name__)
 
+FIND_S = 180.0  # a Serve controller that died is up again within seconds
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.2, 5.0  # doubled in between: a replaced replica needs a few seconds
 
 
@@ -74,7 +76,7 @@ class RewardClient:
 
         Raises:
             ValueError: not B images with B prompts.
-            RayalignError: a scorer is not served at all.
+            RayalignError: a scorer is not served at all, or Ray Serve does not say where.
         """
         start = time.perf_counter()
         answers = await self._ask_all(self.scorers, images_BCHW, prompts, with_grad=False)
@@ -182,7 +184,8 @@ async def _result(response: Awaitable[ScoreAnswer]) -> ScoreAnswer:
 
 
 def _find(run: str, scorer: str) -> DeploymentHandle:
+    name = app_name(run, scorer)
     try:
-        return serve.get_app_handle(app_name(run, scorer))
+        return within(FIND_S, f"a client of {name} waits for Ray Serve to find it", lambda: serve.get_app_handle(name))
     except RayServeException as error:
         raise RayalignError(f"run {run} serves no scorer {scorer}; call start_reward_services with it first") from error

@@ -32,6 +32,7 @@ from rayalign.rewards.table import NOTHING, build_scorer
 METRICS_INTERVAL_S = 0.5  # Serve's default of 10 s would answer a burst after it is over
 LOOK_BACK_S = 2.0  # load is averaged over this; Serve's default is 30 s
 HEALTH_CHECK_S = 2.0  # after this a dead replica is noticed and replaced; Serve's default is 10 s
+HANGS_AFTER = 2.0  # times `service.timeout_s` in one batch, which by then nobody waits for any more
 GRACE_S = 5.0  # a replica that is told to stop gets this long; Serve waits it out even for one never placed
 CONSTRUCTOR_TRIES = 2  # a second one for a node that died; a wrong path does not get better
 
@@ -52,7 +53,8 @@ class ScoreAnswer:
 class ScoreReplica:
     """Scores calls in batches of up to `service.max_batch` images, one batch at a time, in a thread of its own.
 
-    The thread keeps the event loop free, so that the next batch gathers while this one is scored.
+    The thread keeps the event loop free, so that the next batch gathers while this one is scored. It also leaves the
+    replica answering whatever the scorer does, so `check_health` looks at the thread.
     """
 
     def __init__(self, run: str, reward: RewardConfig, service: ServiceConfig, cpu_threads: int) -> None:
@@ -64,6 +66,8 @@ class ScoreReplica:
         self._max_batch = service.max_batch
         self._batcher: CallBatcher[ScoreAnswer] = CallBatcher(self._in_thread, service.max_batch, service.batch_wait_s)
         self._metrics = ReplicaMetrics(run, reward.scorer)
+        self._hangs_after_s = HANGS_AFTER * service.timeout_s
+        self._in_hand_since: float | None = None  # monotonic, of the batch that is being scored
 
     async def __call__(
         self, images_BCHW: np.ndarray, prompts: list[str], with_grad: bool = False, call: str = ""
@@ -72,11 +76,26 @@ class ScoreReplica:
         return await self._batcher.ask(Call(images_BCHW, prompts, with_grad))
 
     async def _in_thread(self, calls: list[Call]) -> list[ScoreAnswer]:
-        start = time.perf_counter()
-        answers = await asyncio.get_running_loop().run_in_executor(self._thread, self.answer, calls)
+        self._in_hand_since = start = time.monotonic()
+        try:
+            answers = await asyncio.get_running_loop().run_in_executor(self._thread, self.answer, calls)
+        finally:
+            self._in_hand_since = None
         num_images, text_runs = sum(map(len, calls)), getattr(self._scorer, "num_text_runs", 0)
-        self._metrics.batch(num_images, time.perf_counter() - start, self._batcher.num_waiting, text_runs)
+        self._metrics.batch(num_images, time.monotonic() - start, self._batcher.num_waiting, text_runs)
         return answers
+
+    def check_health(self) -> None:
+        """Serve asks every `HEALTH_CHECK_S`, and replaces a replica that raised three times in a row.
+
+        Raises ScoringError where the batch in hand hangs: a thread cannot be stopped, but a process can.
+        """
+        since = self._in_hand_since
+        if since is not None and (seconds := time.monotonic() - since) > self._hangs_after_s:
+            raise ScoringError(
+                f"one batch is being scored for {seconds:.0f} s, more than {HANGS_AFTER:g} x service.timeout_s = "
+                f"{self._hangs_after_s:g} s; this replica is to be replaced"
+            )
 
     def answer(self, calls: list[Call]) -> list[ScoreAnswer]:
         """One answer for each call, all of one kind; their images may differ in size from those of other calls."""
