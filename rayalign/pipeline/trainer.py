@@ -42,7 +42,7 @@ from rayalign.pipeline.resume import store_of
 from rayalign.pipeline.scoring.service import RewardClient
 from rayalign.pipeline.shares import check_shares
 from rayalign.records import HeldOut, IterationRecord
-from rayalign.rewards.statistics import ByScorer, from_plain, merge_by_scorer, standards, to_plain
+from rayalign.rewards.statistics import ByScorer, from_plain, merge_by_scorer, standard_metrics, standards, to_plain
 
 
 def train_loop(setup: dict[str, Any]) -> None:
@@ -181,7 +181,8 @@ class TrainWorker:
         stats.merge(self._gather(stats.packed()))
         stats.check_complete(iteration)
         check_shares(self.config, counts)
-        metrics |= self._score_metrics(stats.lag_max)
+        drawn_with = self.scores[0] if stats.lag_max else self.scores[1]
+        metrics |= standard_metrics(standards(self.config.rewards, drawn_with))
         self.scores = [self.scores[1], merge_by_scorer(self.scores[1], stats.moments())]
         alarms = self.limits.look(metrics)
         collapsed = self.is_first and self._hand_on(iteration, stats, metrics, counts, training_s, alarms)
@@ -254,15 +255,6 @@ class TrainWorker:
             extra=extra,
         )
         return measured, alarm
-
-    def _score_metrics(self, lag: float) -> dict[str, float]:
-        """Mean and deviation that the iteration's standardised rewards were made with."""
-        drawn_with = standards(self.config.rewards, self.scores[0] if lag else self.scores[1])
-        return {
-            f"score_{name}/{scorer}": value
-            for scorer, standard in drawn_with.items()
-            for name, value in standard._asdict().items()
-        }
 
     def _gather(self, packed: np.ndarray) -> np.ndarray:
         """The packed statistics of all workers, (W, n)."""

@@ -125,6 +125,15 @@ def standards(rewards: Iterable[RewardConfig], statistics: ByScorer) -> dict[str
     return {name: Standard(one.mean, 1.0 if one.steady else one.std) for name, one in found.items()}
 
 
+def standard_metrics(found: Mapping[str, Standard]) -> dict[str, float]:
+    """As curves: score_mean/<scorer>, score_std/<scorer>."""
+    return {
+        f"score_{name}/{scorer}": value
+        for scorer, standard in found.items()
+        for name, value in standard._asdict().items()
+    }
+
+
 def bucket(image: np.ndarray) -> int:
     """One of BUCKETS, by some of the image's values: images in different buckets are different."""
     flat = image.reshape(-1)

@@ -14,6 +14,7 @@ from rayalign.rewards.statistics import (
     merge_by_scorer,
     merged,
     moments_of,
+    standard_metrics,
     standards,
     to_plain,
 )
@@ -60,6 +61,7 @@ def test_only_standardised_scorers_have_a_standard() -> None:
     rewards = [RewardConfig(scorer="a", scale="standardised"), RewardConfig(scorer="b")]
     statistics = {name: moments_of(np.array([1.0, 5.0])) for name in "ab"}
     assert standards(rewards, statistics) == {"a": Standard(3.0, 2.0)}
+    assert standard_metrics(standards(rewards, statistics)) == {"score_mean/a": 3.0, "score_std/a": 2.0}
 
 
 def test_a_steady_scorer_is_centred_and_not_blown_up() -> None:
