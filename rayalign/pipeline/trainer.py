@@ -87,10 +87,8 @@ class TrainWorker:
 
     def run(self) -> None:
         start = self._restore()
-        batches = ray.train.get_dataset_shard("pairs").iter_batches(
-            batch_size=None, prefetch_batches=0, batch_format="pyarrow"
-        )
-        tickets = iter(batches)
+        shard = ray.train.get_dataset_shard("pairs")
+        tickets = iter(shard.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"))
         goes_on = self.config.guard.on_collapse != "rollback" or rolled_back_to(parse_history(self.history)) is None
         for iteration in range(start, self.config.iterations if goes_on else start):
             stats = self._learn(iteration, tickets)
