@@ -40,6 +40,9 @@ def commands() -> list[tuple[str, str]]:
                 command = re.split(r"\s+#\s|\s+\|\s|\s+&&\s|\s+>+\s", line.strip())[0].strip()
                 if command.startswith(STARTS):
                     found.append((page.name, " ".join(command.split())))
+    # The table of methods and families: a command a cell.
+    cells = re.findall(r"`(jobs/[^`]+)`", (ROOT / "docs" / "methods.md").read_text(encoding="utf-8"))
+    found += [("methods.md", f"python {cell}") for cell in cells if " --" in cell]
     return list(dict.fromkeys(found))
 
 
