@@ -151,6 +151,7 @@ def learned(record: IterationRecord) -> tuple[Any, ...]:
     return record.iteration, record.metrics, record.counts
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_resume_with_other_numbers_of_workers_and_actors_learns_the_same(
     undisturbed: tuple[RunConfig, dict[str, Any]], tmp_path: Path

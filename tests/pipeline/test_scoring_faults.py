@@ -83,6 +83,7 @@ def test_a_run_stops_past_the_share_and_says_what_was_lost(tmp_path: Path) -> No
         run(config)
 
 
+@pytest.mark.slow
 def test_one_answer_for_everything_and_nothing_but_ties_are_called_out_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
