@@ -21,7 +21,7 @@ from rayalign.config import PoolConfig, RewardConfig, RunConfig
 from rayalign.config.files import read_settings
 from rayalign.config.leaves import settings
 from rayalign.entry import exit_code, settle_ray
-from rayalign.errors import ConfigError
+from rayalign.errors import ALL_SETTINGS, ConfigError
 from rayalign.toy.settings import toy_settings
 from rayalign.trees import Tree, merged, put
 
@@ -64,8 +64,9 @@ def run_job(
     planned_for, arguments = _dry_run(arguments)
     config = parse(description, defaults, arguments, group, toy)
     if planned_for is not None:
-        from rayalign.planning.dry_run import dry_run
+        from rayalign.planning.dry_run import check_prompts, dry_run
 
+        check_prompts(config)
         print(dry_run(config, planned_for))
         return
     settle_ray()
@@ -127,7 +128,7 @@ def validate(tree: Tree, group: type[Group] = RunConfig) -> Group:  # type: igno
     except ValidationError as error:
         first = error.errors()[0]
         loc, kind = _without_kind(first["loc"], known)
-        field = ".".join(str(part) for part in loc) or "settings"
+        field = ".".join(str(part) for part in loc) or ALL_SETTINGS
         value = first["input"] if not isinstance(first["input"], dict) else "..."
         if first["type"] == "union_tag_invalid":
             fix = f"no such kind; set one of {first['ctx']['expected_tags']}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from rayalign.redaction import redacted
 
+ALL_SETTINGS = "settings"  # the field of what several settings together make wrong; `fix` names them
+UNKNOWN = "no such setting"  # how the `fix` of an unknown name begins
 MAX_SHOWN = 400  # characters of a value in a message
 
 
@@ -16,7 +18,15 @@ class ConfigError(RayalignError):
 
     def __init__(self, field: str, value: object, fix: str) -> None:
         self.field, self.value, self.fix = field, value, fix
-        super().__init__(redacted(f"{_cut(field)} = {_cut(repr(value))}: {fix}"))
+        super().__init__(redacted(self._text()))
+
+    def _text(self) -> str:
+        """Without what says nothing: the value of a name that no setting has, and all the settings at once."""
+        if self.field == ALL_SETTINGS:
+            return self.fix
+        if self.fix.startswith(UNKNOWN):
+            return f"{_cut(self.field)}: {self.fix}"
+        return f"{_cut(self.field)} = {_cut(repr(self.value))}: {self.fix}"
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str, object, str]]:
         """So that it arrives whole from an actor: the default would call it with the message alone."""

@@ -23,3 +23,11 @@ def write_whole(path: Path, text: str) -> None:
     """Text as UTF-8."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def share(path: Path) -> Path:
+    """Gives a file the permissions that any new one has: some writers, safetensors' too, keep theirs to the owner."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+    return path

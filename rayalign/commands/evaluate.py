@@ -65,6 +65,8 @@ def main(arguments: list[str]) -> int:
     }
     asked = [*read_plain(given, PLAIN), lists, {"models": models} if models else {}]
     tree = merged([_of_runs(list(models.values())), *asked])
+    if not tree.get("rewards") and not tree.get("heldout"):
+        _refuse_missing(models)
     config = validate(tree, EvaluateConfig)
 
     from rayalign.pipeline.evaluate import evaluate
@@ -85,6 +87,15 @@ def _models(given: list[str]) -> dict[str, str]:
             raise ConfigError("models", text, f"is labelled {label} as {models[label]} is; set another: LABEL=PATH")
         models[label] = path
     return models
+
+
+def _refuse_missing(models: dict[str, str]) -> None:
+    """A run that is not there brings no scorers: that it is not is what to say, not that there are none."""
+    from rayalign.errors import ConfigError
+
+    for path in models.values():
+        if not Path(path).expanduser().exists():
+            raise ConfigError("models", path, "no such file or folder; give a run's folder, a LoRA or a whole model")
 
 
 def _of_runs(paths: list[str]) -> dict[str, Any]:

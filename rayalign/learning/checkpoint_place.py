@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from rayalign.learning.manifest import CHUNK
+from rayalign.whole_files import share
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -76,7 +77,7 @@ class LocalPlace(Place):
         if not final.parent.exists():
             final.parent.mkdir()
             _flush(self.root)
-        _flush(file)
+        _flush(share(file))
         os.replace(file, final)
         _flush(final.parent)
 

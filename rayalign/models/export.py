@@ -14,6 +14,7 @@ from rayalign.models.family import Family
 from rayalign.models.full_weights import FullWeightSets
 from rayalign.models.load import resolve_path
 from rayalign.models.weight_sets import WeightArrays
+from rayalign.whole_files import share
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 LORA_FOLDER = "lora"
@@ -40,7 +41,7 @@ def save_lora(folder: Path, family: Family, arrays: WeightArrays) -> Path:
     pipeline.save_lora_weights(
         folder, **{f"{family.denoiser_part}_lora_layers": layers}, weight_name=LORA_FILE, safe_serialization=True
     )
-    return folder / LORA_FILE
+    return share(folder / LORA_FILE)
 
 
 def save_model(folder: Path, base: str, family: Family, arrays: WeightArrays) -> Path:
@@ -53,7 +54,7 @@ def save_model(folder: Path, base: str, family: Family, arrays: WeightArrays) ->
     denoiser = getattr(pipe, family.denoiser_part)
     FullWeightSets(denoiser, ("policy",), "device", torch.float32).load("policy", arrays)
     pipe.save_pretrained(folder, safe_serialization=True)
-    return folder
+    return _shared(folder)
 
 
 def save_fused(
@@ -72,7 +73,7 @@ def save_fused(
     pipe.fuse_lora()
     pipe.unload_lora_weights()
     pipe.to(dtype).save_pretrained(folder, safe_serialization=True)
-    return folder
+    return _shared(folder)
 
 
 def _quiet() -> None:
@@ -82,3 +83,9 @@ def _quiet() -> None:
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
+
+
+def _shared(folder: Path) -> Path:
+    for file in folder.rglob("*.safetensors"):
+        share(file)
+    return folder

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from rayalign.errors import ConfigError
 from rayalign.models.family import Family
 from rayalign.models.weight_sets import WeightArrays
+from rayalign.whole_files import share
 
 # What WebUI shows of a file and chooses the base model by.
 BASE_VERSIONS = {"sd15": "sd_v1-5", "sdxl": "sdxl_base_v1-0"}
@@ -47,4 +48,4 @@ def save_kohya(file: Path, family: Family, arrays: WeightArrays, dtype: torch.dt
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, file, metadata=metadata)
-    return file
+    return share(file)

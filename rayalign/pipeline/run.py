@@ -56,6 +56,7 @@ from rayalign.pipeline.validate import check_inputs, with_absolute_paths
 from rayalign.pipeline.watch import InThread, Watch
 from rayalign.progress import Progress
 from rayalign.records import IterationRecord
+from rayalign.redaction import redacted
 from rayalign.rewards.statistics import ByScorer
 from rayalign.whole_files import write_whole
 
@@ -139,6 +140,9 @@ class _Run:
         except KeyboardInterrupt:
             where = f"stopped after iteration {self.done} of {self.config.iterations}"
             self.progress.stage(f"{where}; the same command continues from there")
+            raise
+        except Exception as error:  # is said on the screen by whoever catches it
+            self.progress.note(f"error: {redacted(str(error))}")
             raise
 
     def _fill_cache(self) -> None:
@@ -266,7 +270,7 @@ class _Run:
         report = write_report(folder)
         self.progress.stage("\n" + before_after_table(summary["reward"]) + "\n")
         for line in what_went_wrong(summary, history):
-            self.progress.stage(line)
+            self.progress.stage(f"warning: {line} (docs/guards.md)")
         for path in saved:
             self.progress.stage(f"weights {path}")
         self.progress.stage(f"images  {folder / 'images' / 'before_after.png'}")

@@ -84,7 +84,8 @@ def _verdict(plan: Plan) -> str:
         if not plan.gpus:
             return "runs on CPUs; no time is estimated for them"
         return f"fits {plan.hardware}"
-    return "\n".join([f"does not fit {plan.hardware}:", *(f"  {problem}" for problem in plan.problems)])
+    machine = plan.hardware if plan.hardware.count else "a machine without a GPU"
+    return "\n".join([f"does not fit {machine}:", *(f"  {problem}" for problem in plan.problems)])
 
 
 def advice_text(steps: list[tuple[str, Plan]]) -> str:

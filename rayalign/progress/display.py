@@ -28,7 +28,7 @@ class Progress:
         self, iterations: int, done: int = 0, log: Path | None = None, start_reward: float | None = None
     ) -> None:
         self._iterations, self._done = iterations, done
-        self._pace = Pace(iterations, done)
+        self._pace = Pace(iterations)
         self._start_reward = start_reward
         self._live = _live(iterations, done) if sys.stdout.isatty() else None
         self._log: TextIO | None = log.open("a", encoding="utf-8") if log else None
@@ -65,11 +65,15 @@ class Progress:
             self._log.close()
             self._log = None
 
-    def _say(self, text: str, brief: str | None = None) -> None:
-        """To the log and to the screen; `brief` in its place above a live display, which says the rest."""
+    def note(self, text: str) -> None:
+        """For the log alone."""
         if self._log is not None:
             self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
             self._log.flush()
+
+    def _say(self, text: str, brief: str | None = None) -> None:
+        """To the log and to the screen; `brief` in its place above a live display, which says the rest."""
+        self.note(text)
         if self._live is not None:
             self._live.line(text if brief is None else brief)
         else:

@@ -56,6 +56,9 @@ def dropped_words(record: IterationRecord) -> str:
 
 
 def clock(seconds: float) -> str:
+    """ "1:02:03" or "2:03"; "?" of NaN."""
+    if math.isnan(seconds):
+        return "?"
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

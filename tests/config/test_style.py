@@ -97,7 +97,7 @@ def test_the_job_is_the_papers_on_sdxl_and_a_drawing_on_a_toy(job: ModuleType) -
         (("--style.strength", "1.5"), "style.strength = 1.5: Input should be less than or equal to 1"),
         (("--methods", "sft,sft"), "methods = ['sft', 'sft']: a method stands twice"),
         (("--methods", "ppo"), "methods.0 = 'ppo': Input should be 'sft', 'dpo' or 'rpo'"),
-        (("--pairs.kind", "final"), "--pairs.kind = '': no such setting"),
+        (("--pairs.kind", "final"), "--pairs.kind: no such setting"),
         (("--num_pair", "9"), "did you mean --num_pairs?"),
         (("--pairs.draws", "0"), "pairs.draws = 0: Input should be greater than or equal to 1"),
         (("--objective.tau", "0"), "objective.tau = 0: Input should be greater than 0"),

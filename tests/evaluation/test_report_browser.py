@@ -173,10 +173,10 @@ def hovered(page: Page, chart: str) -> list[str]:
 def test_charts_say_the_value_under_the_pointer(page: Page, report: Path) -> None:
     page.open(report, 1280)
     page.hover(".wide .chart", (0.999, 0.5))
-    assert hovered(page, ".wide .chart") == ["7: 4"]  # the last iteration's reward: 7 - 3
+    assert hovered(page, ".wide .chart") == ["8: 4"]  # the last iteration's reward: 7 - 3
     bars = "[aria-label='Seconds of each stage by iteration']"
     page.hover(bars, (0.999, 0.5))
-    assert hovered(page, bars) == ["iteration 7", "rollout 9 s", "scoring 1 s", "training 3 s", "waiting 0.5 s"]
+    assert hovered(page, bars) == ["iteration 8", "rollout 9 s", "scoring 1 s", "training 3 s", "waiting 0.5 s"]
     assert hovered(page, ".wide .chart") == []  # the pointer left it
 
 
