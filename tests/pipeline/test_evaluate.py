@@ -44,6 +44,7 @@ def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_lora(tmp_path_factory.mktemp("lora"), model.family, nudged(model, 1, scale=0.1)).parent
 
 
+@pytest.mark.slow
 def test_the_same_numbers_from_one_and_three_actors_and_after_a_stop(
     ray_cluster: None, lora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

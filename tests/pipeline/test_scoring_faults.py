@@ -76,6 +76,7 @@ def test_each_fault_ends_as_the_policy_says_and_the_counts_add_up(tmp_path: Path
     assert len(calls_of(tmp_path, "die")) >= 3
 
 
+@pytest.mark.slow
 def test_a_run_stops_past_the_share_and_says_what_was_lost(tmp_path: Path) -> None:
     config = settings(tmp_path, ["fine", "raise", "nan", "flat"], {"retries": 0, "max_failed_share": 0.4})
     lost = r"2 of 4 pairs were lost to failed scores \(1 raised, 1 not finite\) \(50%, allowed 40%\)"
