@@ -19,7 +19,14 @@ TITLES = {
     "serve controller": "ServeController",
 }
 # One of each, detached: they serve every job to come.
-RAYS_OWN = ("_StatsActor", "_AutoscalingCoordinatorActor", "ActorLocationTracker")
+RAYS_OWN = (
+    "_StatsActor",
+    "_AutoscalingCoordinatorActor",
+    "ActorLocationTracker",
+    "DashboardAgent",
+    "RuntimeEnvAgent",
+    "_UsageCollectionActor",
+)
 WORKER_CPUS = 4
 PAUSE_S = (2.0, 6.0)
 # A dead node is noticed after a second or two; Ray's defaults take half a minute.
