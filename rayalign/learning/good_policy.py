@@ -31,9 +31,11 @@ def good_version(place: Place) -> int | None:
 
 def load_good(place: Place, version: int) -> Arrays:
     """Raises CheckpointError if it is missing, or of another version."""
-    found = good_version(place)
-    if found != version:
-        kept = "no policy" if found is None else f"policy version {found}"
-        raise CheckpointError(f"{place.name}/{FILE} holds {kept}, not version {version}, the one to go back to")
-    with place.local(FILE) as path, safe_open(path, "np") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    kept = "no policy"
+    if FILE in place.names():
+        with place.local(FILE) as path, safe_open(path, "np") as file:  # once: a bucket's is fetched each time
+            found = int(file.metadata()["version"])
+            if found == version:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            kept = f"policy version {found}"
+    raise CheckpointError(f"{place.name}/{FILE} holds {kept}, not version {version}, the one to go back to")

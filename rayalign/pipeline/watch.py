@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
+from concurrent.futures import wait
 from typing import Any
 
 from rayalign.errors import RunStopped
 from rayalign.pipeline.board import BoardStatus, answer
+from rayalign.pipeline.deadline import in_thread
 
 SHOWN = 6  # of those who wait, in a stall report
 
@@ -16,22 +17,18 @@ class InThread:
     """A call in a thread of its own; keeps its error."""
 
     def __init__(self, call: Any) -> None:
-        self.error: BaseException | None = None
-        self._call, self._ended = call, False
-        self._thread = threading.Thread(target=self._work, name="trainer", daemon=True)
-        self._thread.start()
+        self._answer, self._ended = in_thread(call), False
 
-    def _work(self) -> None:
-        try:
-            self._call()
-        except BaseException as error:  # handed to the driver's thread, which raises it
-            self.error = error
+    @property
+    def error(self) -> BaseException | None:
+        """What it raised, for the driver's thread to raise; null while it runs."""
+        return self._answer.exception() if self._answer.done() else None
 
     def join(self, timeout_s: float) -> None:
-        self._thread.join(timeout_s)
+        wait([self._answer], timeout_s)
 
     def running(self) -> bool:
-        return self._thread.is_alive()
+        return not self._answer.done()
 
     def seen_end(self) -> bool:
         """False once, at the first look after the end: records may have come in between."""
