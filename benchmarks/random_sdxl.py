@@ -15,9 +15,8 @@ import torch
 from rayalign.config import RunConfig
 from rayalign.models.conditioning import Conditioning
 from rayalign.models.load import DTYPES, assemble
-from rayalign.models.published import SDXL_UNET as UNET
 from rayalign.models.published import VAE
-from rayalign.models.sdxl import SDXL
+from rayalign.models.sdxl import SDXL, UNET
 from rayalign.models.text_to_image import TextToImage
 from rayalign.records import derive_seed
 
@@ -38,7 +37,7 @@ class RandomSDXL(SDXL):
     """The SDXL family, loading from nothing. Conditioning is a function of the prompt, as it must be."""
 
     name = "sdxl-random"
-    required: tuple[str, ...] = ()
+    required = frozenset()
 
     def __init__(self, device: torch.device, unet: dict[str, Any] = UNET, vae: dict[str, Any] = VAE) -> None:
         self._device, self._unet, self._vae = device, unet, vae

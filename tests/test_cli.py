@@ -206,7 +206,6 @@ def test_a_scale_that_is_none_and_one_without_a_spread_are_refused() -> None:
         (["--timesteps.kind", "listed"], "timesteps.kind = listed is of re-noised pairs"),
         (["--rollout.tickets_per_iteration", "7", "--train.optimizer_steps", "2"], "to a multiple, 8 for instance"),
         (["--train.lr", "nan"], "train.lr = 'nan': Input should be a finite number"),
-        (["--model.family", "flux"], "model.family = 'flux': Input should be 'auto', 'sd15', 'sdxl', 'sd3' or 'stub'"),
         (["--config", "/nowhere.yaml"], "--config = '/nowhere.yaml': cannot be read"),
     ],
 )

@@ -78,9 +78,9 @@ def _config(run: Path) -> RunConfig:
 def _write(options: argparse.Namespace, config: RunConfig, folder: Path) -> Path:
     from rayalign.errors import ConfigError
     from rayalign.models.export import save_fused, save_lora, save_model
+    from rayalign.models.families import find_family
     from rayalign.models.kohya import save_kohya
     from rayalign.models.load import DTYPES as TORCH_DTYPES
-    from rayalign.models.load import find_family
 
     family, dtype = find_family(config.model.path, config.model.family), TORCH_DTYPES[options.dtype]
     if family.name == "stub":

@@ -10,9 +10,9 @@ HEADINGS = ("model", "family", "denoiser", "on this machine")
 def main(arguments: list[str]) -> int:
     argparse.ArgumentParser(
         prog="rayalign models",
-        description="Lists the models that --model takes by name: the toys, the published ones that jobs use, and what "
-        "the hub's cache holds of these families. Any diffusers folder or hub id of SD 1.5, SDXL or SD 3 goes as well. "
-        "The network is not asked.",
+        description="Lists the models that --model takes by name: the toys, the published ones whose shapes are known, "
+        "and what the hub's cache holds of these families. Any diffusers folder or hub id of SD 1.5, SDXL or SD 3 "
+        "goes as well. The network is not asked.",
         epilog="example:\n  rayalign models",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args(arguments)
@@ -46,13 +46,14 @@ def _toys() -> list[tuple[str, ...]]:
 
 def _published(cached: set[str]) -> list[tuple[str, ...]]:
     from rayalign.config import ModelConfig
-    from rayalign.models.published import PUBLISHED
+    from rayalign.models.families import FAMILIES
     from rayalign.models.shapes import read_shapes
 
     found: list[tuple[str, ...]] = []
-    for name, known in PUBLISHED.items():
-        where = "in the hub's cache" if name in cached else "not fetched yet"
-        found.append((name, known.family, _size(read_shapes(ModelConfig(path=name)).denoiser), where))
+    for family in FAMILIES.values():
+        for name in family.published:
+            where = "in the hub's cache" if name in cached else "not fetched yet"
+            found.append((name, family.name, _size(read_shapes(ModelConfig(path=name)).denoiser), where))
     return found
 
 
@@ -64,7 +65,7 @@ def _cached() -> list[tuple[str, ...]]:
     from huggingface_hub import scan_cache_dir, try_to_load_from_cache
     from huggingface_hub.errors import CacheNotFound
 
-    from rayalign.models.load import FAMILIES
+    from rayalign.models.families import FAMILIES
 
     classes = {family.pipeline_class: family.name for family in FAMILIES.values()}
     try:

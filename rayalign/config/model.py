@@ -30,9 +30,7 @@ class ModelConfig(Settings):
     path: str = Field(
         "toy-sdxl", min_length=1, description="hub id, local diffusers folder, toy-sd15, toy-sdxl or toy-sd3"
     )
-    family: Literal["auto", "sd15", "sdxl", "sd3", "stub"] = Field(
-        "auto", description="read from the model where 'auto'"
-    )
+    family: str = Field("auto", description="read from the model where 'auto'; else sd15, sdxl or sd3")
     resolution: Pixels | None = Field(None, description="pixels a side; the model's own where null")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="the denoiser computes in it (auto: bfloat16 on a GPU, else float32); what trains, float32"

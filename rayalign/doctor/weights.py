@@ -28,8 +28,8 @@ def check_toys() -> Iterator[Finding]:
 
 
 def _small_files(toy: str) -> list[str]:
+    from rayalign.models.families import find_family, read_index
     from rayalign.models.folder_check import check_folder
-    from rayalign.models.load import find_family, read_index
 
     try:
         for file in toy_path(toy).rglob("*.json"):

@@ -11,10 +11,10 @@ from typing import Any
 from rayalign.config import RunConfig
 from rayalign.errors import ConfigError
 from rayalign.hub import hub_silence
+from rayalign.models.families import find_family, read_index, resolve_path
 from rayalign.models.family import Family
 from rayalign.models.folder_check import check_folder, check_other_vae, check_part
 from rayalign.models.kernels import check_steps, make_kernel
-from rayalign.models.load import find_family, read_index, resolve_path
 from rayalign.toy import TOY_MODELS
 from rayalign.weight_files import Shapes, part_files, tensor_shapes
 

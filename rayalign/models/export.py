@@ -10,9 +10,9 @@ import torch
 
 from rayalign.config import LoraConfig, RunConfig
 from rayalign.errors import WeightsError
+from rayalign.models.families import resolve_path
 from rayalign.models.family import Family
 from rayalign.models.full_weights import FullWeightSets
-from rayalign.models.load import resolve_path
 from rayalign.models.weight_sets import WeightArrays
 from rayalign.whole_files import share
 

@@ -106,17 +106,8 @@ def _check_sizes(folder: Path, family: Family) -> None:
         for part in ("text_encoder", "text_encoder_2", "text_encoder_3")
         if (folder / part / "config.json").is_file()
     ]
-    channels = [one.get(name, 4) for one, name in ((vae, "latent_channels"), (denoiser, "in_channels"))]
-    _same(folder, "vae", channels[0], family.denoiser_part, channels[1], "channels")
-    if family.name in ("sd15", "sdxl"):
-        given, taken = sum(one.get("hidden_size", 0) for one in text), denoiser.get("cross_attention_dim")
-        _same(folder, "text_encoder", given, "unet", taken, "numbers a token")
-    elif family.name == "sd3":
-        pooled = sum(one.get("projection_dim", 0) for one in text[:2])
-        _same(folder, "text_encoder", pooled, "transformer", denoiser.get("pooled_projection_dim"), "pooled numbers")
-        if len(text) > 2:
-            wide, taken = text[2].get("d_model"), denoiser.get("joint_attention_dim")
-            _same(folder, "text_encoder_3", wide, "transformer", taken, "numbers a token")
+    for width in family.widths(text, vae, denoiser):
+        _same(folder, width.giver, width.given, family.denoiser_part, width.taken, width.what)
 
 
 def _same(folder: Path, giver: str, given: Any, taker: str, taken: Any, what: str) -> None:

@@ -16,9 +16,6 @@ from rayalign.models.family import Family
 from rayalign.models.weight_sets import WeightArrays
 from rayalign.whole_files import share
 
-# What WebUI shows of a file and chooses the base model by.
-BASE_VERSIONS = {"sd15": "sd_v1-5", "sdxl": "sdxl_base_v1-0"}
-
 
 def kohya_state(family: Family, arrays: WeightArrays) -> dict[str, torch.Tensor]:
     """LoRA arrays of `LoraWeightSets.state` -> `lora_unet_<module>.lora_down.weight`, `.lora_up.weight`, `.alpha`.
@@ -27,7 +24,7 @@ def kohya_state(family: Family, arrays: WeightArrays) -> dict[str, torch.Tensor]
     """
     from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
 
-    if family.name not in BASE_VERSIONS:
+    if family.kohya_version is None:
         fix = f"{family.name} has no kohya names; ComfyUI loads the diffusers form, so set --to diffusers"
         raise ConfigError("--to", "kohya", fix)
     layers = {f"unet.{name}.weight": torch.from_numpy(np.array(value)) for name, value in arrays.items()}
@@ -42,7 +39,7 @@ def save_kohya(file: Path, family: Family, arrays: WeightArrays, dtype: torch.dt
     ranks = {value.shape[0] for name, value in state.items() if name.endswith("lora_down.weight")}
     metadata = {
         "ss_network_module": "networks.lora",
-        "ss_base_model_version": BASE_VERSIONS[family.name],
+        "ss_base_model_version": str(family.kohya_version),  # WebUI shows it, and chooses the base model by it
         "ss_network_dim": str(max(ranks)),
         "ss_network_alpha": str(max(ranks)),
     }

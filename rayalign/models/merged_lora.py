@@ -9,7 +9,8 @@ import torch
 
 from rayalign.config import RunConfig
 from rayalign.errors import ConfigError
-from rayalign.models.load import assemble, base_dtype, find_family, load_other_vae, resolve_path
+from rayalign.models.families import find_family, resolve_path
+from rayalign.models.load import assemble, base_dtype, load_other_vae
 from rayalign.models.text_to_image import TextToImage
 
 ADAPTER = "merged"

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from rayalign.models.conditioning import Conditioning
+from rayalign.models.family import Config, Family, Published, Width
+from rayalign.models.published import CLIP_L, VAE
+
+UNET: dict[str, Any] = {
+    "sample_size": 64,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "down_block_types": (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
+    "layers_per_block": 2,
+    "attention_head_dim": 8,
+    "cross_attention_dim": 768,
+}
 
 
-class SD15:
+class SD15(Family):
     name = "sd15"
     pipeline_class = "StableDiffusionPipeline"
     denoiser_part = "unet"
+    denoiser_class = "UNet2DConditionModel"
     latent_argument = "sample"
-    process: Literal["ddim", "flow"] = "ddim"
-    required: tuple[str, ...] = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+    process = "ddim"
+    required = frozenset({"unet", "vae", "text_encoder", "tokenizer", "scheduler"})
+    kohya_version = "sd_v1-5"
+    published: ClassVar = {"stable-diffusion-v1-5/stable-diffusion-v1-5": Published(UNET, VAE, CLIP_L)}
 
     def load(self, path: str, dtype: torch.dtype) -> Any:
         from diffusers import StableDiffusionPipeline
@@ -36,3 +53,12 @@ class SD15:
 
     def vae_dtype(self, dtype: torch.dtype) -> torch.dtype:
         return dtype
+
+    def empty_text(self, denoiser: Any, empty: Callable[..., Tensor]) -> Conditioning:
+        words = empty(77, denoiser.cross_attention_dim)
+        return Conditioning(words, words)
+
+    def widths(self, text: Sequence[Config], vae: Config, denoiser: Config) -> list[Width]:
+        given = sum(one.get("hidden_size", 0) for one in text)
+        words = Width("text_encoder", given, denoiser.get("cross_attention_dim"), "numbers a token")
+        return [*super().widths(text, vae, denoiser), words]

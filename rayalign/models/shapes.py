@@ -11,9 +11,8 @@ import torch
 
 from rayalign.config import ModelConfig
 from rayalign.errors import ConfigError
+from rayalign.models.families import find_family, find_published, resolve_path
 from rayalign.models.family import Family
-from rayalign.models.load import FAMILIES, find_family, resolve_path
-from rayalign.models.published import PUBLISHED
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,10 @@ def read_shapes(model: ModelConfig) -> Shapes:
     import diffusers
 
     diffusers.logging.set_verbosity_error()  # it warns of rounding weights, which are not there
-    known = PUBLISHED.get(model.path)
-    family = FAMILIES[known.family] if known else find_family(model.path, model.family)
+    family, known = find_published(model.path) or (find_family(model.path, model.family), None)
     if family.name == "stub":
         raise ConfigError("model.path", model.path, "a stub costs nothing; set a model to plan for")
-    kind = diffusers.UNet2DConditionModel if family.denoiser_part == "unet" else diffusers.SD3Transformer2DModel
+    kind = getattr(diffusers, family.denoiser_class)
     if known:
         trees, text = (known.denoiser, known.vae), known.text_parameters
     else:
@@ -60,24 +58,15 @@ def read_shapes(model: ModelConfig) -> Shapes:
 
 
 def denoiser_call(shapes: Shapes, batch: int, dtype: torch.dtype) -> dict[str, Any]:
-    """Keyword arguments of the denoiser for `batch` latents, on the meta device."""
-    config: Any = shapes.denoiser.config
-    side = shapes.latent_side
+    """What `Family.predict` takes beside the denoiser for `batch` latents, on the meta device."""
 
     def empty(*shape: int) -> torch.Tensor:
         return torch.empty((batch, *shape), dtype=dtype, device="meta")
 
-    latent = empty(config.in_channels, side, side)
-    common: dict[str, Any] = {"timestep": torch.empty(batch, device="meta"), "return_dict": False}
-    if shapes.family.name == "sd3":
-        text = empty(333, config.joint_attention_dim) # 77 of CLIP and 256 of T5
-        pooled = empty(config.pooled_projection_dim)
-        return common | {"hidden_states": latent, "encoder_hidden_states": text, "pooled_projections": pooled}
-    inputs: dict[str, Any] = {"sample": latent, "encoder_hidden_states": empty(77, config.cross_attention_dim)}
-    if config.addition_embed_type == "text_time":
-        width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-        inputs["added_cond_kwargs"] = {"text_embeds": empty(width), "time_ids": empty(6)}
-    return common | inputs
+    text = shapes.family.empty_text(shapes.denoiser.config, empty)
+    latent = empty(shapes.vae.config.latent_channels, shapes.latent_side, shapes.latent_side)
+    inputs = shapes.family.denoiser_inputs(text, False, shapes.resolution, shapes.resolution)
+    return {"x_t": latent, "t_B": torch.empty(batch, device="meta"), "inputs": inputs}
 
 
 def _text_parameters(folder: Path) -> int | None:

@@ -7,14 +7,16 @@ gradients (sampling, reference) and with (training). It goes through the same co
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rayalign.errors import ConfigError
 from rayalign.models.conditioning import Conditioning
+from rayalign.models.family import Family
 
 SIDE = 8  # latent side; pixels are 8 times that
 CHANNELS = 4
@@ -70,7 +72,7 @@ class StubVae(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.config = SimpleNamespace(scaling_factor=1.0, shift_factor=None)
+        self.config = SimpleNamespace(latent_channels=CHANNELS, scaling_factor=1.0, shift_factor=None)
 
     def encode(self, pixels: Tensor) -> SimpleNamespace:
         return SimpleNamespace(latents=nn.functional.pad(nn.functional.avg_pool2d(pixels, 8), (0, 0, 0, 0, 0, 1)))
@@ -79,13 +81,14 @@ class StubVae(nn.Module):
         return (nn.functional.interpolate(latents[:, :3], scale_factor=8.0),)
 
 
-class Stub:
+class Stub(Family):
     name = "stub"
     pipeline_class = "StubPipeline"
     denoiser_part = "unet"
+    denoiser_class = "StubDenoiser"
     latent_argument = "sample"
-    process: Literal["ddim", "flow"] = "ddim"
-    required: tuple[str, ...] = ()
+    process = "ddim"
+    required = frozenset()
 
     def load(self, path: str, dtype: torch.dtype) -> Any:
         from diffusers import DDIMScheduler
@@ -107,3 +110,6 @@ class Stub:
 
     def vae_dtype(self, dtype: torch.dtype) -> torch.dtype:
         return torch.float32
+
+    def empty_text(self, denoiser: Any, empty: Callable[..., Tensor]) -> Conditioning:
+        return Conditioning(empty(1, 4), empty(1, 4))

@@ -58,7 +58,7 @@ class TextToImage:
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one latent."""
         side = self.resolution // self.pipe.vae_scale_factor
-        return (self.denoiser.config.in_channels, side, side)  # type: ignore[union-attr,return-value]
+        return (self.pipe.vae.config.latent_channels, side, side)
 
     def encode(self, prompts: list[str]) -> Conditioning:
         """Conditioning of B prompts. Each distinct prompt is encoded once, alone, so its bits depend on no other."""
@@ -104,8 +104,7 @@ class TextToImage:
         return guide(negative, positive, self.guidance_scale)
 
     def _predict(self, denoiser: Callable[..., Any], x_t: Tensor, t_B: Tensor, inputs: dict[str, Any]) -> Tensor:
-        latent = {self.family.latent_argument: x_t.to(self.dtype)}
-        return denoiser(timestep=t_B, return_dict=False, **latent, **inputs)[0].float()
+        return self.family.predict(denoiser, x_t.to(self.dtype), t_B, inputs).float()
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from rayalign.config import ModelConfig, RunConfig
 from rayalign.errors import ConfigError
 from rayalign.models.export import LORA_FOLDER, MODEL_FOLDER
-from rayalign.models.load import find_family, load_model, resolve_path
+from rayalign.models.families import find_family, resolve_path
+from rayalign.models.load import load_model
 from rayalign.models.lora_check import check_lora_fits
 from rayalign.models.merged_lora import find_lora, load_with_lora
 from rayalign.models.text_to_image import TextToImage

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from rayalign.config import RunConfig
-from rayalign.models.load import base_dtype, find_family, load_other_vae, resolve_path
+from rayalign.models.families import find_family, resolve_path
+from rayalign.models.load import base_dtype, load_other_vae
 from rayalign.models.stub import SIDE as STUB_SIDE
 from rayalign.models.stub import StubVae
 
@@ -39,6 +40,5 @@ def model_resolution(config: RunConfig) -> int:
 
     path = resolve_path(config.model.path)
     vae = diffusers.AutoencoderKL.load_config(path, subfolder="vae")
-    kind = {"unet": diffusers.UNet2DConditionModel, "transformer": diffusers.SD3Transformer2DModel}
-    denoiser = kind[family.denoiser_part].load_config(path, subfolder=family.denoiser_part)
+    denoiser = getattr(diffusers, family.denoiser_class).load_config(path, subfolder=family.denoiser_part)
     return int(denoiser["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)

@@ -33,7 +33,7 @@ from rayalign.evaluation.model_distances import check_reference, clip_distance, 
 from rayalign.evaluation.model_table import model_table
 from rayalign.evaluation.part_files import PartFiles
 from rayalign.evaluation.prompt_sets import PromptRow, load_prompt_set
-from rayalign.models.load import find_family
+from rayalign.models.families import find_family
 from rayalign.models.tuned import check_tuned, tuned_path
 from rayalign.pipeline.cluster import connect
 from rayalign.pipeline.evaluate_actors import drawn

@@ -36,8 +36,8 @@ from rayalign.evaluation.trackers import Trackers
 from rayalign.evaluation.wrong import rolled_back_to, what_went_wrong
 from rayalign.learning.good_policy import load_good
 from rayalign.models.export import save_policy
+from rayalign.models.families import find_family
 from rayalign.models.family import Family
-from rayalign.models.load import find_family
 from rayalign.models.weight_sets import WeightArrays
 from rayalign.pipeline.board import answer, start_board
 from rayalign.pipeline.cluster import check_placement, connect, log_folder

@@ -9,7 +9,7 @@ from rayalign.config.style import FolderStyle, ImageToImageStyle, LoraStyle, Sty
 from rayalign.data.style_pictures import FolderPictures, PictureRow, picture_rows, training_rows
 from rayalign.errors import ConfigError
 from rayalign.evaluation.features import check_extractor
-from rayalign.models.load import find_family, resolve_path
+from rayalign.models.families import find_family, resolve_path
 from rayalign.models.lora_check import check_lora_fits
 from rayalign.models.merged_lora import find_lora
 from rayalign.models.stylise import image_to_image_class

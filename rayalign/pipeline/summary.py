@@ -19,7 +19,7 @@ from rayalign.evaluation.drift import drift
 from rayalign.evaluation.history import read_history
 from rayalign.evaluation.image_set import ImageSet
 from rayalign.evaluation.wrong import alarms, rolled_back_to
-from rayalign.models.load import find_family
+from rayalign.models.families import find_family
 from rayalign.records import SKIP_REASONS, STATUSES
 from rayalign.redaction import redacted_command
 from rayalign.rewards.table import scorer_facts

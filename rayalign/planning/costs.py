@@ -80,7 +80,7 @@ def measure_costs(config: RunConfig, sampled: Costs | None = None) -> Costs:
 def _without_gradients(shapes: Shapes, batch: int, dtype: torch.dtype) -> Call:
     found: dict[str, int] = {}
     with measured(found), torch.no_grad():
-        shapes.denoiser(**denoiser_call(shapes, batch, dtype))
+        shapes.family.predict(shapes.denoiser, **denoiser_call(shapes, batch, dtype))
     return Call(found["peak"], found["flops"])
 
 
@@ -108,12 +108,12 @@ def _train(config: RunConfig, shapes: Shapes, dtype: torch.dtype, halves: int) -
     denoiser.train()
     # A step-wise pair is one x_t; every other pair is two latents, in one call.
     rows = config.train.micro_batch * (1 if config.pairs.rows in ("stepwise", "sample") else 2)
-    inputs, found = denoiser_call(shapes, rows * halves, dtype), dict[str, int]()
+    call, found = denoiser_call(shapes, rows * halves, dtype), dict[str, int]()
     with measured(found):
         if config.objective.kind in WITH_REFERENCE:
             with torch.no_grad():
-                denoiser(**inputs)
-        denoiser(**inputs)[0].float().sum().backward()
+                shapes.family.predict(denoiser, **call)
+        shapes.family.predict(denoiser, **call).float().sum().backward()
     # Gradients are counted apart, with the optimiser.
     gradients = tuned * dtype.itemsize
     return Call(max(found["peak"] - gradients, 0), found["flops"]), tuned

@@ -25,7 +25,8 @@ from rayalign.learning.checkpoint import Checkpoint
 from rayalign.learning.checkpoint_place import LocalPlace
 from rayalign.learning.checkpoint_store import CheckpointStore
 from rayalign.learning.good_policy import save_good
-from rayalign.models.load import load_model, resolve_path
+from rayalign.models.families import resolve_path
+from rayalign.models.load import load_model
 from rayalign.models.text_to_image import TextToImage
 from rayalign.records import IterationRecord
 from rayalign.sampling.images import draw_images

@@ -7,14 +7,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from rayalign.config import RunConfig
 from rayalign.errors import WeightsError
 from rayalign.models.export import LORA_FILE, save_lora, save_model, save_policy
-from rayalign.models.load import find_family, resolve_path
+from rayalign.models.families import find_family, resolve_path
 from rayalign.sampling.images import draw_images
 from tests.models.whole import ACTOR, moved, whole_model
 from tests.toys import PROMPTS, SEEDS, TOYS, model_of, nudged
@@ -33,12 +35,29 @@ def drawn_by_diffusers(folder: Path, base: Any, lora: Any = "none") -> np.ndarra
     return np.load(out).transpose(0, 3, 1, 2)
 
 
-@pytest.mark.parametrize("path", [*TOYS, "toy-sd3"])
+def with_dual_attention(folder: Path) -> None:
+    """Makes a toy SD 3's folder an SD 3.5 Medium's: two blocks with a second, untrained attention to the picture."""
+    torch.manual_seed(0)
+    trained = diffusers.SD3Transformer2DModel.from_pretrained(folder, subfolder="transformer")
+    dual = diffusers.SD3Transformer2DModel.from_config(trained.config | {"dual_attention_layers": (0, 1)})
+    old, new = trained.state_dict(), dual.state_dict()
+    new |= {name: value for name, value in old.items() if value.shape == new[name].shape}
+    for name, value in old.items():
+        if value.shape != new[name].shape:  # norms' modulations: of the second attention there are three more
+            new[name][: len(value)] = value
+    dual.load_state_dict(new)
+    dual.save_pretrained(folder / "transformer")
+
+
+@pytest.mark.parametrize("path", [*TOYS, "toy-sd3", "sd3.5"])
 def test_plain_diffusers_draws_our_pictures_from_the_exported_lora(path: str, tmp_path: Path) -> None:
-    base = shutil.copytree(resolve_path(path), tmp_path / "base")  # a folder of the user's own
+    base = shutil.copytree(resolve_path(path.replace("sd3.5", "toy-sd3")), tmp_path / "base")  # the user's own folder
+    if path == "sd3.5":
+        with_dual_attention(base)
     model = model_of(str(base), adapters=("policy",))
     untuned = draw_images(model, PROMPTS, SEEDS).numpy()
     arrays = nudged(model, 1, scale=0.05)
+    assert path != "sd3.5" or any("attn2" in name for name in arrays)  # a LoRA for the second attention too
     assert save_lora(tmp_path / "lora", model.family, arrays) == tmp_path / "lora" / LORA_FILE
     model.weights.load("policy", arrays)
     tuned = draw_images(model, PROMPTS, SEEDS).numpy()

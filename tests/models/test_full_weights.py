@@ -15,8 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from rayalign.config import RunConfig, TrainConfig
 from rayalign.errors import WeightsError
 from rayalign.learning.learner import Learner, make_accelerator
+from rayalign.models.families import resolve_path
 from rayalign.models.full_weights import scrambled
-from rayalign.models.load import resolve_path
 from rayalign.models.text_to_image import TextToImage
 from tests.models.whole import ACTOR, moved, whole_model
 from tests.toys import PROMPTS, answer

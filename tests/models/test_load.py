@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rayalign.errors import ConfigError
-from rayalign.models.load import find_family, resolve_path
+from rayalign.models.families import find_family, resolve_path
 from rayalign.toy import toy_path
 from tests.toys import model_of
 
@@ -98,11 +98,13 @@ def test_a_family_against_the_models_own_word_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"model.family = 'sd15': toy-sdxl is a StableDiffusionXLPipeline, fam"):
         find_family("toy-sdxl", "sd15")
     assert find_family("toy-sdxl", "sdxl").name == "sdxl"
+    with pytest.raises(ConfigError, match=r"model.family = 'flux': set auto, .*, or one of: sd15, sdxl, sd3, stub"):
+        find_family("toy-sdxl", "flux")
 
 
 def test_a_silent_hub_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its client would try five times, for half a minute, and then speak of a file that the model lacks."""
-    monkeypatch.setattr("rayalign.models.load.hub_silence", lambda: "the hub does not answer: no route")
+    monkeypatch.setattr("rayalign.models.families.hub_silence", lambda: "the hub does not answer: no route")
     told = r"is not in the hub's local cache, and the hub does not answer: no route; set a local folder, or see to"
     start = time.process_time()
     with pytest.raises(ConfigError, match=told):

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from rayalign.errors import ConfigError
-from rayalign.models.load import FAMILIES
+from rayalign.models.families import FAMILIES
 from rayalign.models.lora_check import check_lora_fits
 from rayalign.toy import toy_path
 from rayalign.weight_files import tensor_shapes

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from rayalign.errors import ConfigError
 from rayalign.models.export import save_lora
-from rayalign.models.load import find_family, load_model
+from rayalign.models.families import find_family
+from rayalign.models.load import load_model
 from rayalign.models.merged_lora import find_lora, load_with_lora
 from tests.models.test_stylise import TOYS, config, distance, drawn, nudged
 

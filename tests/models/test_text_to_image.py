@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from rayalign.models.load import resolve_path
+from rayalign.models.families import resolve_path
 from rayalign.models.text_to_image import TextToImage
 from rayalign.sampling.images import draw_images
 from tests.toys import PROMPTS, SEEDS, TOYS, answer, model_of

@@ -5,7 +5,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from rayalign.errors import WeightsError
-from rayalign.models.load import resolve_path
+from rayalign.models.families import resolve_path
 from rayalign.models.text_to_image import TextToImage
 from tests.toys import TOYS, answer, model_of, nudged
 

@@ -16,7 +16,8 @@ from rayalign.data.style import stylise
 from rayalign.data.style_pictures import PictureRow, picture_rows
 from rayalign.errors import RunStopped
 from rayalign.models.export import save_lora
-from rayalign.models.load import find_family, load_model
+from rayalign.models.families import find_family
+from rayalign.models.load import load_model
 from rayalign.pipeline.style_pictures import Picture, StyleActor, _pairs
 from rayalign.records import KEPT, TIE
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from rayalign.config import ModelConfig, RunConfig
 from rayalign.models.load import load_model
@@ -21,6 +22,8 @@ SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
         ("stable-diffusion-v1-5/stable-diffusion-v1-5", 859_520_964),
         (SDXL, 2_567_463_684),
         ("stabilityai/stable-diffusion-3-medium-diffusers", 2_028_328_000),
+        ("stabilityai/stable-diffusion-3.5-medium", 2_243_171_520),
+        ("stabilityai/stable-diffusion-3.5-large", 8_056_627_520),
     ],
 )
 def test_published_models_have_their_published_size(path: str, parameters: int) -> None:
@@ -64,16 +67,11 @@ def test_a_training_step_without_data_takes_what_a_real_one_does(path: str) -> N
     planned: dict[str, int] = {}
     shapes.denoiser.requires_grad_(True)
     with measured(planned):
-        shapes.denoiser(**denoiser_call(shapes, 4, torch.float32))[0].sum().backward()
+        shapes.family.predict(shapes.denoiser, **denoiser_call(shapes, 4, torch.float32)).sum().backward()
     real = type(shapes.denoiser).from_config(shapes.denoiser.config)
-    inputs = {
-        name: torch.ones(value.shape) if isinstance(value, torch.Tensor) else value
-        for name, value in denoiser_call(shapes, 4, torch.float32).items()
-    }
-    if "added_cond_kwargs" in inputs:
-        inputs["added_cond_kwargs"] = {k: torch.ones(v.shape) for k, v in inputs["added_cond_kwargs"].items()}
+    call = tree_map(lambda value: torch.ones(value.shape), denoiser_call(shapes, 4, torch.float32))
     with LiveBytes() as memory:
-        real(**inputs)[0].sum().backward()
+        shapes.family.predict(real, **call).sum().backward()
     assert planned["peak"] == pytest.approx(memory.peak, rel=0.1)
 
 
