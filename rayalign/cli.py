@@ -64,13 +64,25 @@ def run_job(
     planned_for, arguments = _dry_run(arguments)
     config = parse(description, defaults, arguments, group, toy)
     if planned_for is not None:
-        from rayalign.planning.dry_run import check_prompts, dry_run
-
-        check_prompts(config)
-        print(dry_run(config, planned_for))
+        _plan(config, planned_for)
         return
     settle_ray()
     (start or _run)(config)
+
+
+def _plan(config: RunConfig, hardware: str) -> None:
+    """Prints the plan. Where a run would be refused here, raises ConfigError after it: it may be for elsewhere."""
+    from rayalign.pipeline.validate import check_files
+    from rayalign.planning.dry_run import dry_run
+
+    refused = None
+    try:
+        check_files(config)
+    except ConfigError as error:
+        refused = error
+    print(dry_run(config, hardware))
+    if refused is not None:
+        raise refused
 
 
 def _dry_run(arguments: list[str]) -> tuple[str | None, list[str]]:

@@ -9,7 +9,6 @@ from rayalign.planning.costs import measure_costs
 from rayalign.planning.hardware import Hardware, local_hardware, parse_hardware
 from rayalign.planning.plan import Plan, make_plan
 from rayalign.planning.text import advice_text, plan_text
-from rayalign.prompts import load_prompts
 from rayalign.trees import merged
 
 
@@ -22,13 +21,6 @@ def dry_run(config: RunConfig, hardware: str) -> str:
     plan = make_plan(config, planned, measure_costs(config))
     steps = mend(plan, planned)
     return "\n".join([plan_text(plan), *([advice_text(steps)] if steps else [])])
-
-
-def check_prompts(config: RunConfig) -> None:
-    """Raises ConfigError, as the run would, where a file of prompts is missing or is none."""
-    load_prompts(config.prompts, "prompts.heldout")
-    if config.pairs.kind != "dataset":
-        load_prompts(config.prompts, "prompts.source")
 
 
 def mend(plan: Plan, hardware: Hardware) -> list[tuple[str, Plan]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rayalign.cli import parse
+from rayalign.cli import parse, run_job
 from rayalign.config import RunConfig
 from rayalign.errors import ConfigError
 from rayalign.planning.costs import Call, Costs
@@ -185,6 +186,17 @@ def test_no_gpu_is_no_problem_for_a_toy_and_one_for_sdxl() -> None:
 def test_a_stub_costs_nothing() -> None:
     with pytest.raises(ConfigError, match="a stub costs nothing"):
         dry_run(RunConfig(model={"path": "stub"}), "1x24")
+
+
+def test_what_a_run_would_refuse_here_comes_after_the_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["--dry-run", "1x24", "--pairs.kind", "dataset", "--pairs.path", str(tmp_path / "nowhere")]
+    with pytest.raises(ConfigError, match=r"^pairs\.path = '.*nowhere'"):
+        run_job("", {}, line)
+    assert "rollout" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="gradient guidance needs scorers that have a gradient"):
+        run_job("", {}, ["--dry-run", "1x24", "--pairs.guidance.enabled", "true"])
 
 
 def test_settings_are_checked_before_anything_is_planned() -> None:
