@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pytest
@@ -24,10 +24,11 @@ EVERY, STEPS = 2, 12
 NO_GATE: dict[str, Any] = {"kind": "copied", "every": EVERY, "max_divergence": None}
 
 
-def start(source: str = "stepwise", **reference: Any) -> Learner:
+def start(source: str = "stepwise", tuning: str = "lora", **reference: Any) -> Learner:
     """On the stub, from the initial model, with steps that can be seen."""
     objective = {"kind": "dpo", "ratio_clip": None, "beta": 500.0 if source == "final" else 1.0}
-    return learner_of(start=None, source=source, objective=objective, train={"lr": 0.005}, reference=reference)
+    changes = {"objective": objective, "train": {"lr": 0.005}, "model": {"tuning": {"kind": tuning}}}
+    return learner_of(start=None, source=source, reference=reference, **changes)
 
 
 def ticket(learner: Learner, source: str = "stepwise") -> pa.Table:
@@ -44,10 +45,17 @@ def train(learner: Learner, steps: int, source: str = "stepwise") -> list[dict[s
     return logged
 
 
-@pytest.fixture(scope="module")
-def ungated() -> tuple[list[float], list[dict[str, Any]]]:
-    """Without a gate: the divergence of each candidate, and the policy after each step (from 0)."""
-    learner = start(**NO_GATE)
+class Ungated(NamedTuple):
+    """A run without a gate."""
+
+    tuning: str
+    measured: list[float]  # the divergence of each candidate
+    states: list[dict[str, Any]]  # the policy after each step, from 0
+
+
+@pytest.fixture(scope="module", params=["lora", "full"])
+def ungated(request: pytest.FixtureRequest) -> Ungated:
+    learner = start(tuning=request.param, **NO_GATE)
     states, measured = [learner.model.weights.state("policy")], []
     for step in range(1, STEPS + 1):
         metrics = train(learner, 1)[0]
@@ -55,11 +63,11 @@ def ungated() -> tuple[list[float], list[dict[str, Any]]]:
         if step % EVERY == 0:
             measured.append(metrics["reference/divergence"])
             assert metrics["reference/copies"] == step // EVERY
-    return measured, states
+    return Ungated(request.param, measured, states)
 
 
-def test_without_a_gate_the_divergence_keeps_growing(ungated: tuple[list[float], list[dict[str, Any]]]) -> None:
-    measured, _ = ungated
+def test_without_a_gate_the_divergence_keeps_growing(ungated: Ungated) -> None:
+    measured = ungated.measured
     assert len(measured) == STEPS // EVERY
     assert measured == sorted(measured)
     assert measured[0] > 0
@@ -95,12 +103,12 @@ def test_of_a_dataset_it_is_how_much_worse_the_winners_are_denoised() -> None:
 
 @pytest.mark.parametrize("first_past", [1, 3, 4])
 def test_the_gate_freezes_at_the_first_candidate_past_delta(
-    ungated: tuple[list[float], list[dict[str, Any]]], first_past: int
+    ungated: Ungated, first_past: int
 ) -> None:
     """Delta between two candidates that were measured without a gate: up to there both runs are one."""
-    measured, states = ungated
+    tuning, measured, states = ungated
     delta = (measured[first_past - 1] + measured[first_past]) / 2
-    learner = start(**NO_GATE | {"max_divergence": delta})
+    learner = start(tuning=tuning, **NO_GATE | {"max_divergence": delta})
     logged = train(learner, STEPS)
     closes = EVERY * (first_past + 1)
     frozen = [metrics["reference/frozen"] for metrics in logged]
@@ -116,10 +124,10 @@ def test_the_gate_freezes_at_the_first_candidate_past_delta(
     assert logged[-1]["reference/divergence"] == logged[closes - 1]["reference/divergence"]
 
 
-def test_reinit_goes_back_to_the_initial_model(ungated: tuple[list[float], list[dict[str, Any]]]) -> None:
-    measured, _ = ungated
+def test_reinit_goes_back_to_the_initial_model(ungated: Ungated) -> None:
+    tuning, measured, _ = ungated
     delta = (measured[1] + measured[2]) / 2
-    learner = start(**NO_GATE | {"max_divergence": delta, "on_exceed": "reinit"})
+    learner = start(tuning=tuning, **NO_GATE | {"max_divergence": delta, "on_exceed": "reinit"})
     weights, model = learner.model.weights, learner.model
     train(learner, 3 * EVERY - 1)
     x_t = torch.randn((2, *model.latent_shape), generator=torch.Generator().manual_seed(5))
@@ -149,7 +157,7 @@ def continued(learner: Learner, folder: Path) -> Learner:
     store = CheckpointStore.at(str(folder))
     store.save(state)
     found = store.load(1)
-    fresh = start(**learner.run.reference.model_dump())
+    fresh = start(tuning=learner.run.model.tuning.kind, **learner.run.reference.model_dump())
     fresh.model.weights.load("policy", found.policy)
     fresh.model.weights.load("reference", found.reference)  # type: ignore[arg-type]
     restore_optimizer(fresh.optimizer, found.optimizer)
@@ -159,11 +167,11 @@ def continued(learner: Learner, folder: Path) -> Learner:
 
 @pytest.mark.parametrize("stopped_after", [3, 6, 7])
 def test_a_freeze_survives_a_resume_and_so_does_the_count_to_the_next_copy(
-    ungated: tuple[list[float], list[dict[str, Any]]], tmp_path: Path, stopped_after: int
+    ungated: Ungated, tmp_path: Path, stopped_after: int
 ) -> None:
     """The gate closes at step 6: stopped before it in mid-period, at it, after it."""
-    measured, _ = ungated
-    gated = NO_GATE | {"max_divergence": (measured[1] + measured[2]) / 2}
+    tuning, measured, _ = ungated
+    gated = NO_GATE | {"tuning": tuning, "max_divergence": (measured[1] + measured[2]) / 2}
     whole, first = start(**gated), start(**gated)
     logged = train(whole, STEPS)
     train(first, stopped_after)
