@@ -18,7 +18,7 @@ DEFAULTS = {
     # 32 tickets of 8 pairs a step: 256 pairs. The papers' 2048 take eight times the tickets.
     "iterations": 250,
     "rollout": {"samples_per_ticket": 8, "tickets_per_iteration": 256},
-    "train": {"lr": 1e-5, "optimizer_steps": 8, "micro_batch": 8},
+    "train": {"optimizer": "adafactor", "lr": 1e-5, "optimizer_steps": 8, "micro_batch": 8},
 }
 
 if __name__ == "__main__":

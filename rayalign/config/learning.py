@@ -10,12 +10,15 @@ from rayalign.settings import AboveZero, NonNegative, Positive, Settings, Share
 
 
 class TrainConfig(Settings):
-    lr: AboveZero = Field(3e-5, description="AdamW learning rate")
+    optimizer: Literal["adamw", "adafactor"] = Field(
+        "adamw", description="adafactor keeps row and column means, no moments: less memory for full fine-tuning"
+    )
+    lr: AboveZero = Field(3e-5, description="learning rate")
     betas: tuple[Share, Share] = Field((0.9, 0.999), description="AdamW moments")
     adam_eps: AboveZero = Field(
         1e-8, description="AdamW epsilon; far above the gradient it turns Adam into gradient descent with momentum"
     )
-    weight_decay: NonNegative = Field(1e-4, description="AdamW weight decay")
+    weight_decay: NonNegative = Field(1e-4, description="weight decay")
     max_grad_norm: AboveZero = Field(1.0, description="gradient norm above which it is clipped")
     optimizer_steps: Positive = Field(1, description="optimiser steps in one iteration; divides its tickets")
     max_skipped_steps: Positive = Field(

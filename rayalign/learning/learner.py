@@ -31,6 +31,7 @@ from rayalign.learning.gathering import gather_rows
 from rayalign.learning.guards import SkippedSteps, divergence
 from rayalign.learning.meter import Meter
 from rayalign.learning.noising import draw_noise, draw_timesteps, weights_by_step
+from rayalign.learning.optimizer import make_optimizer
 from rayalign.learning.reference import ReferenceRule
 from rayalign.learning.views import RenoisedView, TransitionView, Winners
 from rayalign.models.average import PolicyAverage
@@ -58,15 +59,7 @@ class Learner:
         model.weights.unfuse()
         if config.train.gradient_checkpointing:
             model.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
-        parameters = model.weights.parameters("policy")
-        optimizer = torch.optim.AdamW(
-            parameters,
-            lr=self.config.lr,
-            betas=self.config.betas,
-            eps=self.config.adam_eps,
-            weight_decay=self.config.weight_decay,
-            foreach=False,
-        )
+        optimizer = make_optimizer(model.weights.parameters("policy"), config.train)
         model.trainable, self.optimizer = accelerator.prepare(model.denoiser, optimizer)
         self.reference = ReferenceRule(config.reference, model, self._mean_over_workers)
         decay = config.train.ema_decay

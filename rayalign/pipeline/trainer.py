@@ -29,7 +29,7 @@ from rayalign.learning.guards import Alarm, Limits, told
 from rayalign.learning.iteration_stats import IterationStats
 from rayalign.learning.learner import Learner, make_accelerator
 from rayalign.learning.manifest import Part
-from rayalign.learning.optimizer_state import optimizer_arrays, restore_optimizer
+from rayalign.learning.optimizer import optimizer_arrays, restore_optimizer
 from rayalign.models.load import load_model
 from rayalign.models.publish import publishable
 from rayalign.pipeline.board import RECORDS_KEPT, answer

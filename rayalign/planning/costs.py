@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from rayalign.config import LoraConfig, RunConfig
+from rayalign.learning.optimizer import state_bytes
 from rayalign.models.load import base_dtype
 from rayalign.models.lora_weights import LoraWeightSets
 from rayalign.models.shapes import Shapes, denoiser_call, read_shapes
@@ -34,6 +35,7 @@ class Costs:
     vae_parameters: int
     text_parameters: int | None
     tuned_parameters: int
+    optimizer_bytes: int
     bytes_per_weight: int
     draw: Call  # one denoiser call of a ticket's samples, without gradients
     decode: Call  # the VAE on one ticket's samples
@@ -69,7 +71,8 @@ def measure_costs(config: RunConfig, sampled: Costs | None = None) -> Costs:
     text = shapes.text_parameters
     return Costs(
         text_parameters=text,
-        tuned_parameters=tuned,
+        tuned_parameters=sum(value.numel() for value in tuned),
+        optimizer_bytes=state_bytes(tuned, config.train),
         bytes_per_weight=size,
         train=train,
         text_weights=(text or 0) * size,
@@ -93,16 +96,16 @@ def _decode(shapes: Shapes, batch: int) -> Call:
     return Call(found["peak"], found["flops"])
 
 
-def _train(config: RunConfig, shapes: Shapes, dtype: torch.dtype, halves: int) -> tuple[Call, int]:
-    """One micro-batch, and how many parameters are tuned. Works on the denoiser, and leaves it changed."""
+def _train(config: RunConfig, shapes: Shapes, dtype: torch.dtype, halves: int) -> tuple[Call, list[torch.Tensor]]:
+    """One micro-batch, and the parameters that are tuned. Works on the denoiser, and leaves it changed."""
     denoiser = shapes.denoiser
     if isinstance(config.model.tuning, LoraConfig):
         LoraWeightSets(denoiser, config.model.tuning, ("policy",), seed=0)
-        tuned = sum(value.numel() for value in denoiser.parameters() if value.requires_grad)
+        tuned = [value for value in denoiser.parameters() if value.requires_grad]
         denoiser.to(dtype)  # as mixed precision computes; their float32 copies are counted apart
     else:
         denoiser.requires_grad_(True)
-        tuned = sum(value.numel() for value in denoiser.parameters())
+        tuned = list(denoiser.parameters())
     if config.train.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
     denoiser.train()
@@ -115,5 +118,5 @@ def _train(config: RunConfig, shapes: Shapes, dtype: torch.dtype, halves: int) -
                 shapes.family.predict(denoiser, **call)
         shapes.family.predict(denoiser, **call).float().sum().backward()
     # Gradients are counted apart, with the optimiser.
-    gradients = tuned * dtype.itemsize
+    gradients = sum(value.numel() for value in tuned) * dtype.itemsize
     return Call(max(found["peak"] - gradients, 0), found["flops"]), tuned

@@ -72,7 +72,7 @@ def _trainer(config: RunConfig, costs: Costs) -> list[tuple[str, float]]:
             ("policy in float32, VAE", 4 * tuned + costs.vae_parameters * costs.bytes_per_weight),
             ("reference and initial", on_gpu * costs.denoiser_parameters * costs.bytes_per_weight),
         ]
-    training = [("gradients and Adam, float32", 12.0 * tuned)]
+    training = [(f"gradients and {config.train.optimizer}, float32", float(4 * tuned + costs.optimizer_bytes))]
     if config.train.ema_decay is not None:
         training.append(("average of the policy, float32", 4.0 * tuned))
     peak = ("micro-batch at its peak", float(costs.train.peak))

@@ -12,7 +12,7 @@ from rayalign.learning.batches import kept_rows, micro_batches
 from rayalign.learning.checkpoint import Checkpoint
 from rayalign.learning.checkpoint_store import CheckpointStore
 from rayalign.learning.learner import Learner
-from rayalign.learning.optimizer_state import optimizer_arrays, restore_optimizer
+from rayalign.learning.optimizer import optimizer_arrays, restore_optimizer
 from rayalign.learning.reference import ReferenceRule
 from rayalign.learning.views import Winners
 from tests.learning.learners import SOURCES, learner_of, same_bits, step_on

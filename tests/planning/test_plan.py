@@ -25,6 +25,7 @@ COSTS = Costs(
     vae_parameters=80_000_000,
     text_parameters=800_000_000,
     tuned_parameters=6_000_000,
+    optimizer_bytes=48_000_000,
     bytes_per_weight=2,
     draw=Call(10**9, 50 * 10**12),
     decode=Call(6 * 10**9, 40 * 10**12),
