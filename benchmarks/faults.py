@@ -157,14 +157,15 @@ def compare(outcome: Outcome, run: Path, undisturbed: Path) -> None:
     for record in found:
         by_iteration.setdefault(record.iteration, []).append(record)
     for record in expected:
-        pairs, got = _pairs(record), [_pairs(one) for one in by_iteration[record.iteration]]
+        pairs, got = num_pairs(record), [num_pairs(one) for one in by_iteration[record.iteration]]
         outcome.missing += max(0, pairs - sum(got))
         outcome.twice += max(0, sum(got) - pairs)
     outcome.same_history = [_learned(r) for r in found] == [_learned(r) for r in expected]
     outcome.same_lora = _same_arrays(run, undisturbed)
 
 
-def _pairs(record: Any) -> int:
+def num_pairs(record: Any) -> int:
+    """Of an iteration, dropped ones included."""
     return sum(count for name, count in record.counts.items() if name.startswith("pairs_") and name != "pairs_guided")
 
 

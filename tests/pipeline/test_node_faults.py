@@ -18,7 +18,7 @@ from rayalign.evaluation.history import read_history
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from fault_cluster import FaultCluster, holds
-from faults import SETTINGS, Job
+from faults import SETTINGS, Job, num_pairs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 STUB = {"model": "stub:denoise_s=0.05,train_s=0.05", "reward": "stub", **SETTINGS}
@@ -87,9 +87,17 @@ def test_fewer_train_workers_while_a_node_is_missing(
     # 2.5 of a node's 4 CPUs each: one to a node.
     elastic = {"placement.train.num": 2, "placement.train.min": 1, "placement.train.cpus": 2.5}
     job = start(**elastic, iterations=12, **{"placement.rollout.max": 1})
+    assert [holds(node, "train worker") for node in cluster.nodes] == [True, True]
     cluster.kill_node(random.Random(0), replaced=False)
+    (left,) = cluster.nodes
+    done = len(read_history(tmp_path / "run"))
+    wait_for("an iteration of one worker", lambda: len(read_history(tmp_path / "run")) > done + 1)
+    assert holds(left, "train worker")
     assert job.process.wait(400) == 0
-    assert [record.iteration for record in read_history(tmp_path / "run")] == list(range(12))
+    history = read_history(tmp_path / "run")
+    assert [record.iteration for record in history] == list(range(12))
+    # Four tickets of two trajectories with two tuned steps, by two workers or by one.
+    assert [num_pairs(record) for record in history] == [16] * 12
 
 
 def test_a_board_that_falls_silent_for_good_is_named(cluster: FaultCluster, start: Callable[..., Job]) -> None:
