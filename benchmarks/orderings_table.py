@@ -83,8 +83,10 @@ def picture(results: list[Run], path: Path) -> None:
     from matplotlib import pyplot
 
     names = sorted({f"{run['group']}/{run['reward']}" for run in results})
-    figure, axes = pyplot.subplots(1, len(names), figsize=(5 * len(names), 4), squeeze=False)
-    for axis, name in zip(axes[0], names, strict=True):
+    across = min(len(names), 2)
+    down = -(-len(names) // across)
+    figure, axes = pyplot.subplots(down, across, figsize=(6 * across, 4 * down), squeeze=False)
+    for axis, name in zip(axes.flat, names, strict=False):
         runs = [run for run in results if f"{run['group']}/{run['reward']}" == name]
         key = next((key for key in ("reward", "accuracy", "loss") if key in runs[0]["history"][0]), "loss")
         for method in dict.fromkeys(run["method"] for run in runs):

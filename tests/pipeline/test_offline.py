@@ -68,7 +68,7 @@ def settings(folder: Path, **changes: Any) -> RunConfig:
 CONTRAST = {"objective": {"kind": "rpo", "beta": 100.0, "embedder": "toy-clip"}}
 
 
-@pytest.mark.parametrize("objective", [{}, CONTRAST])
+@pytest.mark.parametrize("objective", [pytest.param({}, marks=pytest.mark.slow), CONTRAST], ids=["dpo", "rpo"])
 def test_ties_and_broken_rows_are_counted_by_reason_and_the_run_goes_on(
     tmp_path: Path, objective: dict[str, Any]
 ) -> None:
