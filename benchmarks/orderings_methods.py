@@ -1,8 +1,8 @@
 """The methods that orderings.py compares, as settings of a run: each group has its paper, and what that paper found.
 
 Samples are equal in a group: an iteration draws 64 pictures whichever way (pairs of whole trajectories: 32 of two).
-Step sizes are not: gradients of different losses differ a hundredfold. Online each method has, for each reward, the best of
-four in powers of ten, found on seed 0 (the table shows each seed, so what that gained seed 0 can be seen).
+Step sizes are not: gradients of different losses differ a hundredfold. Online each method has, for each reward, the
+best of four in powers of ten, found on seed 0 (the table shows each seed, so what that gained seed 0 can be seen).
 """
 
 from __future__ import annotations
