@@ -6,7 +6,6 @@ Shape letters: B samples of a ticket, K candidates, S scorers, C H W latent chan
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -228,22 +227,6 @@ def pair_schema(
 def tensor_column(values: np.ndarray) -> pa.Array:
     """(N, C, H, W) float32 -> an Arrow fixed-shape tensor column of N rows."""
     return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(values, dtype=np.float32))
-
-
-def with_embeddings(table: pa.Table, embeddings: Sequence[np.ndarray]) -> pa.Table:
-    """The table with a column of N vectors for each of `EMBEDDINGS`, given as (N, D) float32."""
-    for name, values in zip(EMBEDDINGS, embeddings, strict=True):
-        flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
-        table = table.append_column(name, pa.FixedSizeListArray.from_arrays(flat, values.shape[1]))
-    return table
-
-
-def embeddings_of(table: pa.Table) -> tuple[np.ndarray, ...] | None:
-    """What `with_embeddings` has put there, (N, D) float32 each; None where nothing is."""
-    if EMBEDDINGS[0] not in table.column_names:
-        return None
-    columns = (table[name].combine_chunks() for name in EMBEDDINGS)
-    return tuple(column.flatten().to_numpy().reshape(len(table), -1) for column in columns)
 
 
 def tensor_values(column: pa.ChunkedArray | pa.Array) -> np.ndarray:

@@ -185,11 +185,6 @@ class RunConfig(Settings):
         return [reward.scorer for reward in self.rewards if reward.scale == "standardised"]
 
     @property
-    def annotates(self) -> bool:
-        """Whether a pool embeds pairs on their way. With a latent cache the embeddings stand there."""
-        return self.objective.embeds_with is not None and getattr(self.pairs, "cache", None) is None
-
-    @property
     def pairs_per_ticket(self) -> int:
         """Rows of a ticket's table, dropped ones included."""
         return self.rollout.samples_per_ticket * len(self.pairs.steps_on(self.sampler.num_steps))

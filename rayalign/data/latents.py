@@ -31,7 +31,7 @@ from rayalign.data.preferences import (
     PreferenceRow,
     read_rows,
 )
-from rayalign.records import BROKEN, LATENT_FAILED, embeddings_of, tensor_column, tensor_values, with_embeddings
+from rayalign.records import BROKEN, LATENT_FAILED, tensor_column, tensor_values
 
 Encode = Callable[[torch.Tensor], torch.Tensor]  # images in [0, 1] (B, 3, H, W) -> latents (B, C, H, W)
 
@@ -54,7 +54,6 @@ class LatentRows:
     status: list[str]  # of `records.STATUSES`
     winner: np.ndarray  # float32 (N, C, H, W)
     loser: np.ndarray  # float32 (N, C, H, W)
-    embeddings: tuple[np.ndarray, ...] | None = None  # `records.EMBEDDINGS`, where an objective compares pairs
 
 
 def encode_rows(rows: Sequence[PreferenceRow], encode: Encode, resolution: int) -> LatentRows:
@@ -102,9 +101,8 @@ class LatentCache:
             "loser": tensor_column(rows.loser),
         }
         self.folder.mkdir(parents=True, exist_ok=True)
-        table = pa.table(columns) if rows.embeddings is None else with_embeddings(pa.table(columns), rows.embeddings)
         partial = self.folder / f".{self.file(group).name}.{os.getpid()}"
-        pq.write_table(table, partial)
+        pq.write_table(pa.table(columns), partial)
         os.replace(partial, self.file(group))
 
     def rows(self, index: PreferenceIndex, row_numbers: Sequence[int]) -> LatentRows:
@@ -116,9 +114,8 @@ class LatentCache:
             offset = int(number) - int(ends[group]) + index.group_rows[group]
             found.append(self._group(group).slice(offset, 1))
         table = pa.concat_tables(found).combine_chunks()
-        winner, loser = (np.array(tensor_values(table[side])) for side in ("winner", "loser"))
-        prompts, status = table["prompt"].to_pylist(), table["status"].to_pylist()
-        return LatentRows(prompts, status, winner, loser, embeddings_of(table))
+        latents = (np.array(tensor_values(table[side])) for side in ("winner", "loser"))
+        return LatentRows(table["prompt"].to_pylist(), table["status"].to_pylist(), *latents)
 
     def _group(self, group: int) -> pa.Table:
         if group not in self._read:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from rayalign.config import RunConfig
 from rayalign.data.latents import LatentRows
 from rayalign.data.preferences import PreferenceIndex, epoch_order, num_rows
-from rayalign.records import CAPTION, Ticket, derive_seed, pair_schema, tensor_column, with_embeddings
+from rayalign.records import CAPTION, Ticket, derive_seed, pair_schema, tensor_column
 from rayalign.rewards.statistics import Moments
 
 
@@ -68,8 +68,6 @@ def clean_table(rows: LatentRows, numbers: list[int], ticket: Ticket, config: Ru
         for field, values in ((field, columns[field.name]) for field in schema)
     ]
     table = pa.Table.from_arrays(arrays, schema=schema)
-    if rows.embeddings is not None:
-        return with_embeddings(table, rows.embeddings)
-    if config.annotates:
+    if config.objective.embeds_with is not None:
         table = table.append_column(CAPTION, pa.array(rows.prompts, type=pa.string()))
     return table

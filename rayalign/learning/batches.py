@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rayalign.algorithms.kernel import Kernel
 from rayalign.objectives.base import Embeddings, RowKind
-from rayalign.records import KEPT, LATENTS, STATUSES, embeddings_of, tensor_values
+from rayalign.records import EMBEDDINGS, KEPT, LATENTS, STATUSES, tensor_values
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def to_batch(rows: pa.Table, kernel: Kernel, device: torch.device) -> PairBatch:
 
 
 def _embeddings(rows: pa.Table, device: torch.device) -> Embeddings | None:
-    found = embeddings_of(rows)
-    if found is None:
+    if EMBEDDINGS[0] not in rows.column_names:
         return None
-    return Embeddings(*(torch.from_numpy(values.copy()).to(device) for values in found))
+    columns = (np.array(rows[name].to_pylist(), dtype=np.float32) for name in EMBEDDINGS)
+    return Embeddings(*(torch.from_numpy(values).to(device) for values in columns))

@@ -117,7 +117,7 @@ def _needs(config: RunConfig) -> Iterator[tuple[str, tuple[PoolConfig | WorkersC
     placement = config.placement
     yield "placement.train", (placement.train, placement.train.fewest)
     yield "placement.rollout", (placement.rollout, placement.rollout.min)
-    if config.annotates:
+    if config.objective.embeds_with is not None:
         yield "placement.annotate", (placement.annotate, placement.annotate.min)
     usual = sum(reward.placement is None for reward in config.all_rewards)
     if usual:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import ray
 
 from rayalign.config import DatasetPairs, RunConfig
-from rayalign.data.latents import Encode, LatentCache, LatentRows, LatentSource, encode_rows, fingerprint
+from rayalign.data.latents import Encode, LatentCache, LatentSource, encode_rows, fingerprint
 from rayalign.data.preferences import PreferenceIndex, read_rows
 from rayalign.data.source import open_pairs
 from rayalign.data.tickets import clean_table, ticket_rows
 from rayalign.models.pixels import encode_pixels
 from rayalign.models.vae import load_vae, model_resolution
-from rayalign.pipeline.annotate import PairEmbedder
 from rayalign.pipeline.data_pass import in_pool
 from rayalign.pipeline.devices import prepare_actor
 from rayalign.records import Ticket
@@ -48,28 +45,18 @@ class EncodeActor:
 
 
 class CacheActor:
-    """Writes the latents of one group of the set, and their embeddings where the objective compares pairs."""
+    """Writes the latents of one group of the set."""
 
     def __init__(self, config: RunConfig, cache: LatentCache) -> None:
         self._index, self._cache = open_pairs(_pairs(config).path), cache
         self._encode, self._resolution = make_encoder(config), model_resolution(config)
-        self._embed = None if config.objective.embeds_with is None else PairEmbedder(config)
-        self._at_once = config.rollout.samples_per_ticket
 
     def __call__(self, groups: pa.Table) -> pa.Table:
         for group in groups["group"].to_pylist():
             first = sum(self._index.group_rows[:group])
             numbers = list(range(first, first + self._index.group_rows[group]))
-            rows = encode_rows(read_rows(self._index, numbers), self._encode, self._resolution)
-            self._cache.write(group, rows if self._embed is None else replace(rows, embeddings=self._embeddings(rows)))
+            self._cache.write(group, encode_rows(read_rows(self._index, numbers), self._encode, self._resolution))
         return groups
-
-    def _embeddings(self, rows: LatentRows) -> tuple[np.ndarray, ...]:
-        """A ticket's number of rows at a time: a group's pictures are too many for a GPU."""
-        assert self._embed is not None
-        parts = [slice(start, start + self._at_once) for start in range(0, len(rows.prompts), self._at_once)]
-        found = [self._embed(rows.prompts[part], rows.winner[part], rows.loser[part]) for part in parts]
-        return tuple(np.concatenate(columns) for columns in zip(*found, strict=True))
 
 
 def fill_cache(config: RunConfig) -> Iterator[dict[str, int]]:
@@ -93,8 +80,7 @@ def latent_cache(config: RunConfig, index: PreferenceIndex) -> LatentCache | Non
     if pairs.cache is None:
         return None
     model = f"{config.model.path} {config.model.vae} {config.model.dtype}"
-    embedder = "" if config.objective.embeds_with is None else f" {config.objective.embeds_with}"
-    name = fingerprint(index, pairs.path, model + embedder, model_resolution(config))
+    name = fingerprint(index, pairs.path, model, model_resolution(config))
     return LatentCache(Path(pairs.cache).expanduser() / name)
 
 

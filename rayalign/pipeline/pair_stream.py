@@ -45,7 +45,7 @@ def pair_dataset(config: RunConfig, board: Any, start_iteration: int) -> ray.dat
     first, end = (n * rollout.tickets_per_iteration for n in (start_iteration, config.iterations))
     tickets = ray.data.from_blocks([pa.table({"ticket": [number]}) for number in range(first, end)])
     pairs = _read(tickets, config, board) if config.pairs.kind == "dataset" else _draw(tickets, config, board)
-    if config.annotates:
+    if config.objective.embeds_with is not None:
         pairs = in_pool(pairs, AnnotateActor, (config,), config.placement.annotate)
     return pairs
 

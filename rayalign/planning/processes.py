@@ -46,7 +46,7 @@ def processes(config: RunConfig, costs: Costs) -> list[Process]:
         Process("train", place.train.num, place.train.gpus, _whole(_trainer(config, costs))),
         Process("rollout", place.rollout.min, place.rollout.gpus, drawing),
     ]
-    if config.annotates and config.objective.embeds_with is not None:
+    if config.objective.embeds_with is not None:
         annotating = _whole(_annotate(config, costs, config.objective.embeds_with[0]))
         found.append(Process("annotate", place.annotate.min, place.annotate.gpus, annotating))
     for reward in config.all_rewards:

@@ -31,7 +31,7 @@ def _what(plan: Plan) -> str:
 
 def _placement(plan: Plan) -> str:
     place = plan.config.placement
-    annotate = {"annotate": place.annotate} if plan.config.annotates else {}
+    annotate = {} if plan.config.objective.embeds_with is None else {"annotate": place.annotate}
     pools = annotate | {f"scorer {reward.scorer}": reward.pool(place.scorer) for reward in plan.config.all_rewards}
     rows = [
         ("train", str(place.train.num), place.train.cpus, place.train.gpus),
