@@ -7,6 +7,7 @@ python benchmarks/orderings.py --groups online --seeds 1 --iterations 4
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
@@ -68,7 +69,7 @@ def one_run(job: tuple[str, Method, str, int, int | None, str]) -> dict[str, Any
     """Trains one method with one seed and measures it; read back where it was done before."""
     group, method, reward, seed, iterations, work = job
     tree = settings(method, reward, seed) | ({"iterations": iterations} if iterations else {})
-    slug = f"{group}-{method.name}-{reward}-{seed}-{tree['iterations']}".replace(" ", "_").replace("+", "with")
+    slug = f"{group}-{method.name}-{reward}-{seed}-{_digest(tree)}".replace(" ", "_").replace("+", "with")
     file = Path(work) / f"{slug}.json"
     if file.exists():
         return dict(json.loads(file.read_text()))
@@ -106,6 +107,11 @@ def one_run(job: tuple[str, Method, str, int, int | None, str]) -> dict[str, Any
     partial.write_text(json.dumps(result))
     os.replace(partial, file)
     return result
+
+
+def _digest(tree: dict[str, Any]) -> str:
+    """Of the settings: a run of others is not read back for this one."""
+    return hashlib.blake2b(json.dumps(tree, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
 def _point(metrics: dict[str, float]) -> dict[str, float]:

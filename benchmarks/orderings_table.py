@@ -100,5 +100,7 @@ def picture(results: list[Run], path: Path) -> None:
         axis.set_xlabel("iteration")
         axis.set_ylabel(f"training {key}: mean, range over seeds")
         axis.legend(fontsize=8)
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
     figure.tight_layout()
     figure.savefig(path, dpi=90)

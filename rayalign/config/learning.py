@@ -14,9 +14,9 @@ class TrainConfig(Settings):
         "adamw", description="adafactor keeps row and column means, no moments: less memory for full fine-tuning"
     )
     lr: AboveZero = Field(3e-5, description="learning rate")
-    betas: tuple[Share, Share] = Field((0.9, 0.999), description="AdamW moments")
+    betas: tuple[Share, Share] = Field((0.9, 0.999), description="of adamw's moments")
     adam_eps: AboveZero = Field(
-        1e-8, description="AdamW epsilon; far above the gradient it turns Adam into gradient descent with momentum"
+        1e-8, description="adamw's; far above the gradient it turns Adam into gradient descent with momentum"
     )
     weight_decay: NonNegative = Field(1e-4, description="weight decay")
     max_grad_norm: AboveZero = Field(1.0, description="gradient norm above which it is clipped")

@@ -215,7 +215,8 @@ class RunConfig(Settings):
         if self.standardised:  # the first version's scale comes from the pictures before tuning
             measured = self.evaluation.model_dump(mode="json", include={"num_prompts", "seeds_per_prompt", "batch"})
             learned["before"] = measured | {"prompts": self.prompts.heldout}
-        for name in ("max_skipped_steps", "ema_decay", "gradient_checkpointing"):
+        of_adamw = ("betas", "adam_eps") if self.train.optimizer == "adafactor" else ()
+        for name in ("max_skipped_steps", "ema_decay", "gradient_checkpointing", *of_adamw):
             learned["train"].pop(name)
         for name in ("cache", "max_broken_share"):
             learned["pairs"].pop(name, None)

@@ -17,13 +17,21 @@ from rayalign.toy import TOY_MODELS, toy_path
 
 _FAMILIES: tuple[Family, ...] = (SD15(), SDXL(), SD3(), Stub())
 FAMILIES = {family.name: family for family in _FAMILIES}
-_NAMES = ", ".join(FAMILIES)
 
 
-def find_published(path: str) -> tuple[Family, Published] | None:
-    """A hub id's family and shapes, where its family's file has them."""
-    known = (family for family in FAMILIES.values() if path in family.published)
-    return next(((family, family.published[path]) for family in known), None)
+def find_published(path: str, family: str = "auto") -> tuple[Family, Published] | None:
+    """A hub id's family and shapes, where its family's file has them. Raises ConfigError if it is of another family."""
+    _check_name(family)
+    known = [one for one in FAMILIES.values() if path in one.published]
+    if known and family not in ("auto", known[0].name):
+        raise ConfigError("model.family", family, f"{path} is of the family {known[0].name}; leave it at auto")
+    return (known[0], known[0].published[path]) if known else None
+
+
+def _check_name(family: str) -> None:
+    if family != "auto" and family not in FAMILIES:
+        names = ", ".join(FAMILIES)
+        raise ConfigError("model.family", family, f"set auto, which reads it from the model, or one of: {names}")
 
 
 def resolve_path(path: str) -> str:
@@ -36,8 +44,7 @@ def find_family(path: str, family: str = "auto") -> Family:
 
     Raises ConfigError if it cannot be read, is of another kind, or lacks a component.
     """
-    if family != "auto" and family not in FAMILIES:
-        raise ConfigError("model.family", family, f"set auto, which reads it from the model, or one of: {_NAMES}")
+    _check_name(family)
     if path.split(":")[0] == "stub":
         return FAMILIES["stub"]
     index = read_index(path)

@@ -38,7 +38,7 @@ def read_shapes(model: ModelConfig) -> Shapes:
     import diffusers
 
     diffusers.logging.set_verbosity_error()  # it warns of rounding weights, which are not there
-    family, known = find_published(model.path) or (find_family(model.path, model.family), None)
+    family, known = find_published(model.path, model.family) or (find_family(model.path, model.family), None)
     if family.name == "stub":
         raise ConfigError("model.path", model.path, "a stub costs nothing; set a model to plan for")
     kind = getattr(diffusers, family.denoiser_class)

@@ -28,7 +28,7 @@ def mend(plan: Plan, hardware: Hardware) -> list[tuple[str, Plan]]:
     steps: list[tuple[str, Plan]] = []
     while plan.problems and plan.advice and plan.advice[0].settings:
         change = plan.advice[0]
-        config = RunConfig.model_validate(merged([plan.config.model_dump(), change.settings]))
+        config = type(plan.config).model_validate(merged([plan.config.model_dump(), change.settings]))
         costs = plan.costs
         if change.settings.keys() != {"evaluation"}:  # whose pictures are what a ticket's take, times their number
             costs = measure_costs(config, plan.costs if _draws_alike(change.settings) else None)

@@ -40,8 +40,8 @@ BY_CHOICE: dict[tuple[str, str], dict[str, Any]] = {
     # Of a mean over groups, as large as a pair's; DDPO's own clip of 1e-4 would stop most of it at once.
     ("objective", "ddpo"): {"objective": {"ratio_clip": 0.1}},
     ("objective", "sft"): {"train": {"lr": 1e-3, "adam_eps": 1e-8}},
-    # Adafactor saves memory that a toy does not need, and without momentum it is led astray by few pairs: jpeg after ten
-    # iterations of Diffusion-DPO on toy-sd15 +0.03 [-0.04, 0.10], AdamW +0.11 [0.04, 0.17]; on toy-sdxl +0.16 and 0.23.
+    # Adafactor saves memory that a toy does not need, and learns less there: ten iterations of Diffusion-DPO change
+    # jpeg on toy-sd15 by +0.03 [-0.04, 0.10], with AdamW by +0.11 [0.04, 0.17]; on toy-sdxl by +0.16 and +0.23.
     ("tuning", "full"): {"train": {"optimizer": "adamw", "lr": 1e-4, "adam_eps": 1e-8}},
     ("reference", "copied"): {"reference": {"every": 8}},  # of the 40 optimiser steps that a toy run has
 }

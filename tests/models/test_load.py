@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rayalign.errors import ConfigError
-from rayalign.models.families import find_family, resolve_path
+from rayalign.models.families import find_family, find_published, resolve_path
 from rayalign.toy import toy_path
 from tests.toys import model_of
 
@@ -100,6 +100,12 @@ def test_a_family_against_the_models_own_word_is_refused() -> None:
     assert find_family("toy-sdxl", "sdxl").name == "sdxl"
     with pytest.raises(ConfigError, match=r"model.family = 'flux': set auto, .*, or one of: sd15, sdxl, sd3, stub"):
         find_family("toy-sdxl", "flux")
+    published = "stabilityai/stable-diffusion-xl-base-1.0"
+    for family in ("flux", "sd3"):
+        with pytest.raises(ConfigError, match=r"leave it at auto|set auto"):
+            find_published(published, family)
+    assert find_published(published) == find_published(published, "sdxl")
+    assert find_published("toy-sdxl") is None
 
 
 def test_a_silent_hub_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,15 @@ def test_what_a_run_would_refuse_here_comes_after_the_plan(
     assert "rollout" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="gradient guidance needs scorers that have a gradient"):
         run_job("", {}, ["--dry-run", "1x24", "--pairs.guidance.enabled", "true"])
+
+
+def test_a_job_that_makes_its_pairs_is_planned_before_they_are_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = runpy.run_path(str(Path(__file__).parents[2] / "jobs" / "style_alignment.py"))
+    line = ["--model", "toy-sdxl", "--dry-run", "1x24", "--output", str(tmp_path)]
+    run_job("", job["DEFAULTS"], line, job["StyleConfig"], start=print, toy=job.get("TOY"))
+    assert "rollout" in capsys.readouterr().out
 
 
 def test_settings_are_checked_before_anything_is_planned() -> None:
