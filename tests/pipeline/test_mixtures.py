@@ -84,6 +84,7 @@ def test_each_version_standardises_by_what_was_scored_before_it(whole: RunConfig
     assert heldout["reward"] == pytest.approx(sum(WEIGHTS[name] * part for name, part in parts.items()), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_resumed_and_from_two_actors_it_is_the_same_run(whole: RunConfig, tmp_path: Path) -> None:
     two = {"rollout": {"min": 2, "max": 2, "cpus": 0.5}, "scorer": {"cpus": 0.1}, "train": {"cpus": 0.5}}
     run(settings(tmp_path, "again", iterations=1, placement=two))
