@@ -64,25 +64,20 @@ def run_job(
     planned_for, arguments = _dry_run(arguments)
     config = parse(description, defaults, arguments, group, toy)
     if planned_for is not None:
-        _plan(config, planned_for, own_inputs=start is not None)
+        _plan(config, planned_for)
         return
     settle_ray()
     (start or _run)(config)
 
 
-def _plan(config: RunConfig, hardware: str, own_inputs: bool) -> None:
-    """Prints the plan. Where a run would be refused here, raises ConfigError after it: it may be for elsewhere.
-
-    own_inputs: a job of several runs makes their pairs itself, so that these are not there yet.
-    """
+def _plan(config: RunConfig, hardware: str) -> None:
+    """Prints the plan. Where a run would be refused here, raises ConfigError after it: it may be for elsewhere."""
     from rayalign.pipeline.validate import check_files
     from rayalign.planning.dry_run import dry_run
 
-    refused, checked = None, config
-    if own_inputs:
-        checked = RunConfig.model_validate({**config.shared(), "pairs": {"kind": "final"}})  # type: ignore[attr-defined]
+    refused = None
     try:
-        check_files(checked)
+        check_files(config.given())
     except ConfigError as error:
         refused = error
     print(dry_run(config, hardware))

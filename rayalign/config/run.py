@@ -199,6 +199,10 @@ class RunConfig(Settings):
         """What a service is started for: guiding scorers, then held-out ones."""
         return [*self.rewards, *self.evaluation.scorers]
 
+    def given(self) -> RunConfig:
+        """The run whose inputs must be there at the start: this one, unless a job makes some of them itself."""
+        return self
+
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 

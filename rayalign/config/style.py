@@ -121,6 +121,10 @@ class StyleConfig(RunConfig):
         """The settings of a run that every method has."""
         return {name: value for name, value in self.model_dump().items() if name in RunConfig.model_fields}
 
+    def given(self) -> RunConfig:
+        """The pairs are not there yet."""
+        return RunConfig.model_validate(self.shared() | {"pairs": {"kind": "final"}})
+
     def run_of(self, method: Method) -> RunConfig:
         """One method's run, in a folder of its own within this job's."""
         objectives: dict[Method, Objective] = {

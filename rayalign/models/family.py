@@ -34,6 +34,12 @@ class Width(NamedTuple):
     what: str
 
 
+def token_width(text: Sequence[Config], denoiser: Config) -> Width:
+    """Of the UNets, whose tokens are those of all text encoders side by side."""
+    given = sum(one.get("hidden_size", 0) for one in text)
+    return Width("text_encoder", given, denoiser.get("cross_attention_dim"), "numbers a token")
+
+
 class Family(ABC):
     """One family of pipelines. `sd15.py`, `sdxl.py`, `sd3.py` and `stub.py` hold one each, listed in `families.py`."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rayalign.models.conditioning import Conditioning
-from rayalign.models.family import Config, Family, Published, Width
+from rayalign.models.family import Config, Family, Published, Width, token_width
 from rayalign.models.published import CLIP_G, CLIP_L, VAE
 
 UNET: dict[str, Any] = {
@@ -72,6 +72,4 @@ class SDXL(Family):
         return Conditioning(words, words, pooled, pooled)
 
     def widths(self, text: Sequence[Config], vae: Config, denoiser: Config) -> list[Width]:
-        given = sum(one.get("hidden_size", 0) for one in text)
-        words = Width("text_encoder", given, denoiser.get("cross_attention_dim"), "numbers a token")
-        return [*super().widths(text, vae, denoiser), words]
+        return [*super().widths(text, vae, denoiser), token_width(text, denoiser)]

@@ -35,8 +35,7 @@ def check_style(config: StyleConfig) -> tuple[list[PictureRow], list[PictureRow]
 
     Raises ConfigError on the first setting of the job, of its style or of a method's run that cannot be used.
     """
-    unwritten = config.shared() | {"pairs": {"kind": "final"}}  # the pairs are not there yet
-    for note in check_inputs(RunConfig.model_validate(unwritten)):
+    for note in check_inputs(config.given()):
         print(note, flush=True)
     heldout = picture_rows("heldout", evaluation_rows(config))
     training = training_rows(config, heldout)

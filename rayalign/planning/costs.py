@@ -101,11 +101,10 @@ def _train(config: RunConfig, shapes: Shapes, dtype: torch.dtype, halves: int) -
     denoiser = shapes.denoiser
     if isinstance(config.model.tuning, LoraConfig):
         LoraWeightSets(denoiser, config.model.tuning, ("policy",), seed=0)
-        tuned = [value for value in denoiser.parameters() if value.requires_grad]
         denoiser.to(dtype)  # as mixed precision computes; their float32 copies are counted apart
     else:
         denoiser.requires_grad_(True)
-        tuned = list(denoiser.parameters())
+    tuned = [value for value in denoiser.parameters() if value.requires_grad]
     if config.train.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
     denoiser.train()

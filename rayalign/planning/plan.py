@@ -158,9 +158,10 @@ def _advice(config: RunConfig, gpu: Gpu, limit: float, more_gpus: bool) -> list[
             tickets = rollout.tickets_per_iteration * rollout.samples_per_ticket // size
             text = f"--rollout.samples_per_ticket {size} --rollout.tickets_per_iteration {tickets}"
             found.append(Change(text, {"rollout": {"samples_per_ticket": size, "tickets_per_iteration": tickets}}))
-    if "train" in names and config.model.tuning.kind == "full" and train.optimizer == "adamw":
-        found.append(Change("--train.optimizer adafactor (not the same result)", {"train": {"optimizer": "adafactor"}}))
     if "train" in names and config.model.tuning.kind == "full":
+        if train.optimizer == "adamw":
+            text = "--train.optimizer adafactor (not the same result)"
+            found.append(Change(text, {"train": {"optimizer": "adafactor"}}))
         found.append(Change("--model.tuning.kind lora", {"model": {"tuning": {"kind": "lora"}}}))
     return found
 
